@@ -1,0 +1,157 @@
+//! Threads for what blocks: a bounded number, with a bounded queue.
+//!
+//! Threads are started when a closure finds none free, and end when they had
+//! nothing to do for [`KEEP`]. A closure is a task without a color, polled
+//! once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::task::{Reason, TaskRef};
+
+/// How long a thread waits for more; tokio's figure.
+const KEEP: Duration = Duration::from_secs(10);
+
+/// Limits of the pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) threads: usize,
+    pub(crate) queue: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    limits: Limits,
+    state: Mutex<State>,
+    /// Work, or the end.
+    work: Condvar,
+    /// A thread has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<TaskRef>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: Limits) -> Pool {
+        Pool(Arc::new(Inner {
+            limits,
+            state: Mutex::default(),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+        }))
+    }
+
+    /// Queues a closure's live reference, or gives it back with the reason.
+    pub(crate) fn push(&self, task: TaskRef) -> Result<(), (TaskRef, Reason)> {
+        let Inner { limits, .. } = *self.0;
+        let mut state = self.0.lock();
+        if state.closed {
+            return Err((task, Reason::ShutDown));
+        }
+        let free = state.idle > state.queue.len();
+        if !free && state.threads < limits.threads {
+            state.threads += 1;
+            let pool = self.0.clone();
+            let name = String::from("isochrome-blocking");
+            let started = thread::Builder::new().name(name).spawn(move || pool.run());
+            if started.is_err() {
+                state.threads -= 1;
+            }
+        }
+        let waiting = state.queue.len().saturating_sub(state.idle);
+        if state.threads == 0 || (!free && waiting >= limits.queue.saturating_add(1)) {
+            let reason = Reason::PoolFull {
+                threads: state.threads,
+                queue: state.queue.len(),
+            };
+            return Err((task, reason));
+        }
+        state.queue.push_back(task);
+        drop(state);
+        self.0.work.notify_one();
+        Ok(())
+    }
+
+    /// Refuses what is queued, and waits for what runs, at most `grace`. A
+    /// closure that takes longer goes on by itself: it cannot be interrupted,
+    /// and holds nothing of the runtime.
+    pub(crate) fn close(&self, grace: Duration) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        let queued = std::mem::take(&mut state.queue);
+        drop(state);
+        self.0.work.notify_all();
+        for task in queued {
+            // SAFETY: a queued task has not begun, and its live reference came
+            // with it.
+            unsafe { task.refuse(Reason::ShutDown) };
+        }
+        let deadline = Instant::now() + grace;
+        let mut state = self.0.lock();
+        while state.threads > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.0.ended.wait_timeout(state, left);
+            state = waited.unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No foreign code runs under the lock.
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(task) = state.queue.pop_front() {
+                drop(state);
+                // SAFETY: its live reference came with it, and it is run once.
+                unsafe { task.run_once() };
+                state = self.lock();
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let waited = self.work.wait_timeout(state, KEEP);
+            let (woken, timeout) = waited.unwrap_or_else(|e| e.into_inner());
+            state = woken;
+            state.idle -= 1;
+            if timeout.timed_out() && state.queue.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+        drop(state);
+        self.ended.notify_all();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("Pool")
+            .field("limits", &self.0.limits)
+            .field("threads", &state.threads)
+            .field("queued", &state.queue.len())
+            .finish_non_exhaustive()
+    }
+}

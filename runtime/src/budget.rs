@@ -1,0 +1,36 @@
+//! How much I/O one poll of a task may do.
+//!
+//! I/O that is always ready would otherwise keep its task running for ever:
+//! after [`BUDGET`] completed operations in one poll the next one yields, and
+//! the task goes to the end of its color's queue.
+
+use std::cell::Cell;
+use std::task::{Context, Poll};
+
+/// tokio's figure, and small against the cost of that many system calls.
+const BUDGET: u8 = 128;
+
+thread_local! {
+    static LEFT: Cell<u8> = const { Cell::new(BUDGET) };
+}
+
+/// Called by the runtime before each poll of a task. Threads of other
+/// executors run out once, and then yield after every [`BUDGET`] operations.
+pub(crate) fn refill() {
+    LEFT.set(BUDGET);
+}
+
+/// Pending, with a wake on its way, if the budget is spent.
+pub(crate) fn poll_remaining(cx: &mut Context<'_>) -> Poll<()> {
+    if LEFT.get() > 0 {
+        return Poll::Ready(());
+    }
+    refill();
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Takes one operation off the budget.
+pub(crate) fn spend() {
+    LEFT.set(LEFT.get().saturating_sub(1));
+}

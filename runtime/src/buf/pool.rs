@@ -1,0 +1,363 @@
+//! The receive buffers of one worker, and the leases on them.
+//!
+//! # Rules
+//!
+//! 1. A buffer is in one place at a time: free in the pool, lent to the
+//!    kernel by the driver, or leased out as a [`RecvBuf`]. Who has the number
+//!    of a buffer by [`Pool::take`] or by a [`RecvBuf`] is the only one who
+//!    touches its bytes.
+//! 2. Leases may outlive their worker and be dropped on any thread: each keeps
+//!    the memory of the whole pool alive. The pool itself never asks for a
+//!    lease back.
+//! 3. The driver asks for word when it has none left
+//!    ([`Pool::starve`]); the next lease to end then unparks it, once.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::{IoBuf, IoBufMut};
+use crate::driver::Unpark;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// Receive buffers of one size, in one piece of memory.
+pub struct Pool {
+    memory: NonNull<u8>,
+    layout: Layout,
+    size: usize,
+    count: u16,
+    /// Numbers of the buffers that nobody has. Locked for a push or a pop; a
+    /// worker and the tasks of its own colors do so on one thread.
+    free: Mutex<Vec<u16>>,
+    starved: AtomicBool,
+    unpark: Arc<dyn Unpark>,
+}
+
+// SAFETY: the memory belongs to the pool, and by rule 1 each buffer in it is
+// touched by one party at a time; everything else is Sync by itself.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+/// Buffers start on a page, as the kernel likes them.
+const PAGE: usize = 4096;
+
+impl Pool {
+    /// Makes `count` buffers of `size` bytes each, all free. The memory is
+    /// taken from the system when a buffer is first used. `unpark` is called
+    /// by rule 3.
+    ///
+    /// # Panics
+    ///
+    /// If `count` or `size` is zero, or the product overflows.
+    pub fn new(count: u16, size: usize, unpark: Arc<dyn Unpark>) -> Arc<Pool> {
+        assert!(count > 0 && size > 0, "a pool needs buffers");
+        let bytes = size.checked_mul(usize::from(count)).expect("pool size");
+        let layout = Layout::from_size_align(bytes, PAGE).expect("pool size");
+        // SAFETY: the size is not zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(layout)
+        };
+        Arc::new(Pool {
+            memory,
+            layout,
+            size,
+            count,
+            // The last one is taken first: start with the lowest number.
+            free: Mutex::new((0..count).rev().collect()),
+            starved: AtomicBool::new(false),
+            unpark,
+        })
+    }
+
+    /// The size of each buffer in bytes.
+    pub fn buffer_size(&self) -> usize {
+        self.size
+    }
+
+    /// How many buffers there are, free or not.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// How many are free at this moment.
+    pub fn free_count(&self) -> usize {
+        self.free.lock().unwrap().len()
+    }
+
+    /// Where buffer `id` begins. The bytes may be touched by who has it.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such buffer.
+    pub fn address(&self, id: u16) -> NonNull<u8> {
+        assert!(id < self.count, "no such buffer");
+        // SAFETY: in range by the assertion.
+        unsafe { self.memory.add(usize::from(id) * self.size) }
+    }
+
+    /// Takes one free buffer, the most recently used first.
+    pub fn take(&self) -> Option<u16> {
+        self.free.lock().unwrap().pop()
+    }
+
+    /// Hands every free buffer to `each`.
+    pub fn take_all(&self, each: impl FnMut(u16)) {
+        let mut free = self.free.lock().unwrap();
+        free.drain(..).for_each(each);
+    }
+
+    /// Gives a buffer back that [`take`](Pool::take) gave out.
+    pub fn put(&self, id: u16) {
+        debug_assert!(id < self.count);
+        self.free.lock().unwrap().push(id);
+        // Partner: `starve`. The lock orders the push before the look there;
+        // the swap makes one unpark of many returns.
+        if self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::AcqRel) {
+            self.unpark.unpark();
+        }
+    }
+
+    /// Asks for an unpark when a buffer comes back (rule 3). `true` if one
+    /// already has: there is nothing to wait for.
+    pub fn starve(&self) -> bool {
+        // Under the lock: a return either comes before, and is seen here, or
+        // after, and sees the flag.
+        let free = self.free.lock().unwrap();
+        self.starved.store(free.is_empty(), Ordering::Release);
+        !free.is_empty()
+    }
+
+    /// Makes a lease of a buffer in which the first `len` bytes were written.
+    ///
+    /// # Safety
+    ///
+    /// The caller has buffer `id` (rule 1) and gives it up.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is more than a buffer holds.
+    pub unsafe fn lease(self: &Arc<Pool>, id: u16, len: usize) -> RecvBuf {
+        assert!(len <= self.size);
+        RecvBuf {
+            ptr: self.address(id),
+            len: len as u32,
+            id,
+            owner: Owner::Pool(self.clone()),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout; no lease and no driver is left.
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("count", &self.count)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Received bytes, in a buffer that is on lease from the runtime.
+///
+/// Dereferences to the bytes. The buffer goes back when the lease is dropped;
+/// hold it as long as you like, on any thread, but know that a worker has a
+/// few hundred of them, and that with all of them held by tasks each receive
+/// allocates a buffer of its own. Sending a lease (`send_all(lease)`) copies
+/// nothing. An empty lease marks the end of the stream.
+pub struct RecvBuf {
+    ptr: NonNull<u8>,
+    len: u32,
+    id: u16,
+    owner: Owner,
+}
+
+enum Owner {
+    Pool(Arc<Pool>),
+    /// Kept alive only; the bytes are reached through `ptr`.
+    Heap(#[allow(dead_code, reason = "owned for its drop")] Private),
+    Nothing,
+}
+
+/// A heap buffer by raw parts, so that moving it asserts nothing about who
+/// points into it.
+struct Private {
+    ptr: NonNull<u8>,
+    capacity: usize,
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // SAFETY: the parts of a `Vec<u8>` taken apart by `RecvBuf::private`,
+        // which are used no more.
+        drop(unsafe { Vec::from_raw_parts(self.ptr.as_ptr(), 0, self.capacity) });
+    }
+}
+
+// SAFETY: by rule 1 a lease is the only one to touch its bytes.
+unsafe impl Send for RecvBuf {}
+// SAFETY: `&RecvBuf` only reads them.
+unsafe impl Sync for RecvBuf {}
+
+impl RecvBuf {
+    /// A lease on nothing: the end of a stream.
+    pub fn empty() -> RecvBuf {
+        RecvBuf {
+            ptr: NonNull::dangling(),
+            len: 0,
+            id: 0,
+            owner: Owner::Nothing,
+        }
+    }
+
+    /// A lease on a buffer of its own, for when the pool has none.
+    pub fn private(data: Vec<u8>) -> RecvBuf {
+        let mut data = std::mem::ManuallyDrop::new(data);
+        let len = u32::try_from(data.len()).expect("a receive buffer is below 4 GiB");
+        let ptr = NonNull::new(data.as_mut_ptr()).expect("a vector's pointer is not null");
+        RecvBuf {
+            ptr,
+            len,
+            id: 0,
+            owner: Owner::Heap(Private {
+                ptr,
+                capacity: data.capacity(),
+            }),
+        }
+    }
+
+    /// Drops the first `n` bytes from view.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len as usize, "advanced past the end");
+        // SAFETY: within the buffer by the assertion.
+        self.ptr = unsafe { self.ptr.add(n) };
+        self.len -= n as u32;
+    }
+
+    /// Keeps the first `n` bytes only; does nothing if there are fewer.
+    pub fn truncate(&mut self, n: usize) {
+        if n < self.len as usize {
+            self.len = n as u32;
+        }
+    }
+}
+
+impl Deref for RecvBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes from `ptr` were written, belong to this lease
+        // (rule 1) and live as long as `owner`; for an empty one the pointer
+        // is dangling, which is fine for no bytes.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len as usize) }
+    }
+}
+
+impl DerefMut for RecvBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; `&mut self` makes it exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len as usize) }
+    }
+}
+
+impl AsRef<[u8]> for RecvBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+// SAFETY: the bytes lie in the pool or on the heap and do not move with the
+// lease.
+unsafe impl IoBuf for RecvBuf {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+// SAFETY: as above.
+unsafe impl IoBufMut for RecvBuf {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl Drop for RecvBuf {
+    fn drop(&mut self) {
+        if let Owner::Pool(pool) = &self.owner {
+            pool.put(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for RecvBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Unpark for Count {
+        fn unpark(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn leases_go_back_and_outlive_the_pool() {
+        let pool = Pool::new(2, 64, Arc::new(Count::default()));
+        let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
+        assert!(pool.take().is_none());
+        // SAFETY: both were just taken.
+        let (mut lease, other) = unsafe { (pool.lease(a, 3), pool.lease(b, 0)) };
+        lease.copy_from_slice(b"abc");
+        drop(other);
+        assert_eq!(pool.take(), Some(b));
+        drop(pool);
+        lease.advance(1);
+        assert_eq!(&*lease, b"bc");
+        std::thread::spawn(move || drop(lease)).join().unwrap();
+    }
+
+    #[test]
+    fn a_starved_pool_unparks_once() {
+        let count = Arc::new(Count::default());
+        let pool = Pool::new(2, 64, count.clone());
+        assert!(pool.starve(), "buffers are there");
+        let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
+        assert!(!pool.starve());
+        pool.put(a);
+        pool.put(b);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn private_leases_and_the_empty_one() {
+        let mut lease = RecvBuf::private(vec![1, 2, 3, 4]);
+        lease.advance(1);
+        lease.truncate(2);
+        assert_eq!(&*lease, [2, 3]);
+        assert!(RecvBuf::empty().is_empty());
+        assert_eq!(size_of::<RecvBuf>(), 32);
+    }
+}

@@ -1,0 +1,115 @@
+//! The contract between the runtime and what carries its I/O out.
+//!
+//! Operations go in ([`Driver::submit`]), completions come out
+//! ([`InFlight::deliver`], [`InFlight::finish`]). An io_uring driver hands them
+//! to the kernel; a readiness driver tries the system call, waits, and tries
+//! again. A driver of your own is an `impl Driver` given to
+//! [`Builder::build_with`](crate::Builder::build_with).
+//!
+//! # Rules
+//!
+//! 1. A driver belongs to one worker: it is made on the worker's thread, and
+//!    every method but [`Unpark::unpark`] is called there.
+//! 2. Every operation that [`Driver::submit`] took gets its completions: any
+//!    number by [`InFlight::deliver`] (subscriptions only) and exactly one by
+//!    [`InFlight::finish`], cancelled or not. Until then the driver keeps the
+//!    [`InFlight`], and with it everything that the kernel may touch.
+//! 3. [`Driver::cancel`] is a request: the operation still finishes, perhaps
+//!    with success. A cancel is never lost, however full a queue is.
+//! 4. [`Driver::park`] with `None` sleeps until a completion is delivered or
+//!    [`Unpark::unpark`] was called, before or during the sleep. An unpark is
+//!    never lost; a park that returns early does no harm.
+//! 5. A completion may run any waker, and a waker may run any code, but
+//!    nothing that a waker does calls back into this driver: such calls wait
+//!    in the worker's command queue until `park` has returned.
+//! 6. A system call that says no ends the operation with that error. A driver
+//!    does not panic because the kernel said no.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::descriptor::Descriptor;
+use crate::op::InFlight;
+
+/// What carries out the operations of one worker. See the [module](self) for
+/// the rules.
+pub trait Driver {
+    /// A short name, as logs and `Runtime::driver` show it.
+    fn name(&self) -> &'static str;
+
+    /// Whether sockets for this driver have to be non-blocking. (A ring wants
+    /// them blocking: it answers EAGAIN at once for one that is not.)
+    fn nonblocking(&self) -> bool;
+
+    /// Starts an operation.
+    ///
+    /// # Errors
+    ///
+    /// Gives the operation back if it has to wait, and only the worker that
+    /// its descriptor is registered with ([`Descriptor::home`]) can do that.
+    /// Never fails on that worker.
+    fn submit(&mut self, op: InFlight) -> Result<(), InFlight>;
+
+    /// Asks for the end of the operation that was given `key` by
+    /// [`InFlight::set_key`]. It is still in flight when this is called.
+    fn cancel(&mut self, key: u64);
+
+    /// Submits what is waiting and delivers what is complete. If nothing is,
+    /// sleeps for at most `wait` (`None`: without limit; zero: not at all).
+    ///
+    /// # Errors
+    ///
+    /// When waiting itself is impossible; the runtime cannot go on then and
+    /// panics with the error.
+    fn park(&mut self, wait: Option<Duration>) -> io::Result<()>;
+
+    /// Something that ends [`park`](Driver::park) from any thread.
+    fn unparker(&self) -> Arc<dyn Unpark>;
+
+    /// Receives into borrowed memory, now, if this driver works by readiness
+    /// and `descriptor` is registered here or nowhere. `Pending` means that
+    /// nothing is there: wait with [`Op::Poll`](crate::op::Op::Poll).
+    ///
+    /// `None`, the default: this driver receives into its own buffers only.
+    fn recv_now(
+        &mut self,
+        descriptor: &Descriptor,
+        buf: &mut [u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let _ = (descriptor, buf);
+        None
+    }
+
+    /// The descriptor that was given `token` by [`Descriptor::set_token`] is
+    /// about to be closed, or has been; no operation of it is in flight.
+    fn forget(&mut self, token: u64) {
+        let _ = token;
+    }
+
+    /// Ends every operation: cancels all, waits for the completions for at
+    /// most `grace`, and leaks what the kernel still holds
+    /// ([`InFlight::leak`]). Returns how many were leaked. Nothing is
+    /// submitted afterwards.
+    fn shutdown(&mut self, grace: Duration) -> usize;
+}
+
+/// Ends the sleep of a worker from any thread.
+pub trait Unpark: Send + Sync {
+    /// Makes the current or the next [`Driver::park`] return. Never blocks.
+    fn unpark(&self);
+}
+
+impl fmt::Debug for dyn Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for dyn Unpark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unpark")
+    }
+}

@@ -1,0 +1,53 @@
+//! The executor of isochrome: tasks, colors, workers, time, a blocking pool,
+//! and the contract for what carries I/O out.
+//!
+//! Most users want the crate `isochrome`, which adds drivers and sockets. This
+//! crate is for those who bring a [`Driver`](driver::Driver) of their own.
+//!
+//! | module | concept |
+//! |---|---|
+//! | `task` | one spawned future: its memory, its state word, its handle |
+//! | `color` | a queue of ready tasks that run one at a time |
+//! | `worker` | a thread that runs ready colors, steals, and sleeps in a driver |
+//! | [`driver`] | the contract: operations in, completions out |
+//! | [`op`] | operations, and the slots that own what the kernel may touch |
+//! | [`buf`] | owned buffers and leases |
+//! | [`time`] | sleep, timeout, and the wheel |
+//! | `blocking` | threads for what blocks |
+//! | `runtime` | the pieces put together: `Builder`, `Runtime`, `Handle` |
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("isochrome runs on Linux only: its drivers are epoll and io_uring");
+
+// What has loom models is compiled for them; the rest needs a kernel.
+mod color;
+mod sync;
+mod task;
+mod worker;
+
+#[cfg(not(all(test, loom)))]
+mod blocking;
+#[cfg(not(all(test, loom)))]
+mod budget;
+#[cfg(not(all(test, loom)))]
+pub mod buf;
+#[cfg(not(all(test, loom)))]
+mod descriptor;
+#[cfg(not(all(test, loom)))]
+pub mod driver;
+#[cfg(not(all(test, loom)))]
+pub mod eventfd;
+#[cfg(not(all(test, loom)))]
+pub mod op;
+#[cfg(not(all(test, loom)))]
+mod runtime;
+#[cfg(not(all(test, loom)))]
+pub mod time;
+
+#[cfg(not(all(test, loom)))]
+pub use {
+    color::Color,
+    descriptor::Descriptor,
+    runtime::{Builder, Handle, Runtime, spawn, spawn_blocking, yield_now},
+    task::{AbortHandle, JoinError, JoinHandle},
+};

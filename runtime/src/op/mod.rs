@@ -1,0 +1,106 @@
+//! Operations: what is asked of a driver, as plain data.
+//!
+//! | [`Op`] | result | cancelling it may lose |
+//! |---|---|---|
+//! | `Accept` (subscription) | [`Yield::Socket`] | nothing: what was accepted waits in the [`Port`], and is closed with it |
+//! | `Connect` | [`Yield::Done`]`(0)` | the attempt: the socket is in an undefined state |
+//! | `Recv` (subscription) | [`Yield::Buf`], empty at the end | nothing: what was received waits in the [`Port`] |
+//! | `Send` | [`Yield::Done`]`(bytes)` | knowledge: any prefix may have been sent |
+//! | `Poll` | [`Yield::Done`]`(0)` | nothing |
+//!
+//! An operation lives in a slot, which owns its descriptor and everything the
+//! kernel may touch. The asking side holds the slot by a [`Port`], the driver
+//! by an [`InFlight`]; the memory is freed when both are gone.
+//!
+//! # Rules
+//!
+//! 1. A slot has one operation at a time. It is *idle*, then *in flight* from
+//!    the submission to [`InFlight::finish`], then *finished* until the result
+//!    is taken (one-shot) or idle again (subscription).
+//! 2. An abandoned operation is cancelled, and retired by its last completion:
+//!    what it yields (a socket, a lease) is dropped there, and so closed or
+//!    given back. The next operation of the slot waits for that.
+//! 3. Wakers and everything that may run foreign code (drops of buffers too)
+//!    are called with the slot unlocked.
+//! 4. A subscription that ends (its last completion says so) is submitted
+//!    again by the next poll that finds nothing. Only the `InFlight` tells
+//!    whether more will come: nothing is concluded from a result.
+
+mod port;
+mod slot;
+
+pub use port::{Port, Run};
+pub use slot::InFlight;
+pub(crate) use slot::Slot;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::buf::{Lent, RecvBuf};
+
+/// What a driver is asked to do on a descriptor.
+#[derive(Debug)]
+pub enum Op {
+    /// Accept connections: accept(2). A subscription; a driver that cannot go
+    /// on by itself ends it after one. Sockets are close-on-exec, and
+    /// non-blocking if the driver says so.
+    Accept,
+    /// Connect a stream socket: connect(2).
+    Connect(Box<Address>),
+    /// Receive into the driver's buffers: recv(2). A subscription, as above.
+    Recv,
+    /// Send: send(2), without SIGPIPE.
+    Send {
+        /// The bytes, and what owns them.
+        data: Lent,
+        /// How many of them were sent before; a driver that sends in several
+        /// steps keeps its place here.
+        from: usize,
+        /// Finish only when all is sent (or nothing more can be); else after
+        /// the first bytes.
+        all: bool,
+    },
+    /// Wait for readiness: poll(2).
+    Poll(Interest),
+}
+
+/// A direction of readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// A read would not block: data, a connection, the end, or an error.
+    Read,
+    /// A write would not block: room, or an error.
+    Write,
+}
+
+/// A socket address as the kernel takes it.
+#[derive(Clone, Copy)]
+pub struct Address {
+    /// The bytes; `len` of them count.
+    pub storage: libc::sockaddr_storage,
+    /// How long it is.
+    pub len: libc::socklen_t,
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Address")
+            .field("family", &self.storage.ss_family)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a completion carries.
+#[derive(Debug)]
+pub enum Yield {
+    /// Done, with the count that the system call returned.
+    Done(usize),
+    /// A connected socket.
+    Socket(OwnedFd),
+    /// Received bytes; an empty lease is the end of the stream.
+    Buf(RecvBuf),
+}
+
+/// What an operation ended with.
+pub type Completion = io::Result<Yield>;

@@ -1,0 +1,178 @@
+//! The futures: `sleep`, `timeout`.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use super::wheel::Key;
+use crate::runtime::Handle;
+use crate::worker::Worker;
+
+/// Waits for `duration`, at least: timers fire up to a millisecond late, or
+/// more when the worker is busy, and never early.
+///
+/// Dropping the future removes the timer.
+///
+/// # Panics
+///
+/// When it is first polled, if the thread is in no runtime.
+pub fn sleep(duration: Duration) -> Sleep {
+    let now = Instant::now();
+    // An end beyond what the clock can say is as good as never.
+    sleep_until(now.checked_add(duration).unwrap_or_else(|| now + FOREVER))
+}
+
+/// Thirty years.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// Waits until `deadline` has passed. See [`sleep`].
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep {
+        deadline,
+        timer: None,
+    }
+}
+
+/// The future of [`sleep`] and [`sleep_until`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Sleep {
+    deadline: Instant,
+    timer: Option<Started>,
+}
+
+/// A timer on the wheel of a worker.
+struct Started {
+    runtime: Handle,
+    worker: usize,
+    key: Key,
+}
+
+impl Sleep {
+    /// When it ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether it has ended, by the clock.
+    pub fn is_elapsed(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    fn start(&mut self, cx: &Context<'_>) {
+        Worker::expect("time::sleep", |worker| {
+            let runtime = worker.runtime();
+            let shared = runtime.shared();
+            let tick = shared.clock().tick_after(self.deadline);
+            let index = worker.index();
+            let key = shared.workers[index].timers.start(tick, cx.waker().clone());
+            self.timer = Some(Started {
+                runtime: runtime.clone(),
+                worker: index,
+                key,
+            });
+        });
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_elapsed() {
+            self.timer = None;
+            return Poll::Ready(());
+        }
+        let kept = self.timer.as_ref().is_some_and(|started| {
+            let timers = &started.runtime.shared().workers[started.worker].timers;
+            timers.set_waker(started.key, cx.waker())
+        });
+        if !kept {
+            self.start(cx);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.runtime.shared().workers[self.worker].timers.remove(self.key);
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gives `future` at most `duration`. When that is over the future is left
+/// where it is, and dropped with the `Timeout`: what that loses is up to it.
+///
+/// The future is polled first, so that one that is ready wins also against a
+/// timeout of zero.
+///
+/// # Panics
+///
+/// As for [`sleep`].
+pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    Timeout {
+        future,
+        sleep: sleep(duration),
+    }
+}
+
+/// As [`timeout`], by a point in time.
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout {
+        future,
+        sleep: sleep_until(deadline),
+    }
+}
+
+pin_project! {
+    /// The future of [`timeout`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Timeout<F> {
+        #[pin]
+        future: F,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        this.sleep.poll(cx).map(|()| Err(Elapsed(())))
+    }
+}
+
+/// The time was over before the future was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed(());
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the deadline has passed")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
+impl From<Elapsed> for std::io::Error {
+    fn from(e: Elapsed) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::TimedOut, e)
+    }
+}

@@ -1,0 +1,134 @@
+//! The timers of one worker, as everyone reaches them.
+
+use std::fmt;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::wheel::{Key, Wheel};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+
+/// The runtime's clock: ticks of a millisecond since it was made.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock {
+            start: Instant::now(),
+        }
+    }
+
+    /// The last tick that has begun.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// The first tick at which `instant` has passed.
+    pub(crate) fn tick_after(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start);
+        since.as_nanos().div_ceil(1_000_000).min(u128::from(u64::MAX)) as u64
+    }
+
+    fn until(&self, tick: u64) -> Duration {
+        Duration::from_millis(tick).saturating_sub(self.start.elapsed())
+    }
+}
+
+/// A wheel behind a lock: it is the worker's own tasks that start and remove
+/// timers, so the lock is not contended unless a color was stolen.
+pub(crate) struct Timers {
+    wheel: Mutex<Wheel>,
+    /// The tick at which the wheel has something to do, to be read without
+    /// the lock. `u64::MAX`: never.
+    next: AtomicU64,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Timers {
+        Timers {
+            wheel: Mutex::new(Wheel::new()),
+            next: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wheel> {
+        self.wheel.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Starts a timer. Called by the worker itself, which is awake then, and
+    /// so has not to be told.
+    pub(crate) fn start(&self, tick: u64, waker: Waker) -> Key {
+        let mut wheel = self.lock();
+        let key = wheel.start(tick, waker);
+        self.publish(&wheel);
+        key
+    }
+
+    fn publish(&self, wheel: &Wheel) {
+        let next = wheel.next().unwrap_or(u64::MAX);
+        // Relaxed: read by the worker itself.
+        self.next.store(next, Ordering::Relaxed);
+    }
+
+    /// Gives a timer another waker. `false`: it has fired.
+    pub(crate) fn set_waker(&self, key: Key, waker: &Waker) -> bool {
+        let mut wheel = self.lock();
+        let Some(place) = wheel.waker(key) else {
+            return false;
+        };
+        if place.will_wake(waker) {
+            return true;
+        }
+        let old = std::mem::replace(place, waker.clone());
+        drop(wheel);
+        drop(old);
+        true
+    }
+
+    pub(crate) fn remove(&self, key: Key) {
+        // `next` may stay early: that costs the worker one turn, where taking
+        // it back would cost every cancelled timeout a look at all levels.
+        let removed = self.lock().remove(key);
+        drop(removed);
+    }
+
+    /// How long until there is something to do.
+    pub(crate) fn until_next(&self, clock: &Clock) -> Option<Duration> {
+        match self.next.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            tick => Some(clock.until(tick)),
+        }
+    }
+
+    /// Hands over the wakers of what is due.
+    pub(crate) fn fire(&self, clock: &Clock, fired: &mut Vec<Waker>) {
+        let next = self.next.load(Ordering::Relaxed);
+        if next == u64::MAX {
+            return;
+        }
+        let now = clock.now();
+        if next > now {
+            return;
+        }
+        let mut wheel = self.lock();
+        wheel.advance(now, fired);
+        self.publish(&wheel);
+    }
+
+    /// Drops everything: the worker has ended.
+    pub(crate) fn clear(&self) {
+        let old = std::mem::replace(&mut *self.lock(), Wheel::new());
+        drop(old);
+    }
+}
+
+impl fmt::Debug for Timers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timers")
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}

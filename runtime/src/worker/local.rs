@@ -1,0 +1,523 @@
+//! A worker, and its loop.
+//!
+//! A turn is: receive what others left, run ready colors within a budget, give
+//! the driver its turn (sleeping if nothing is ready here and nothing can be
+//! stolen), fire timers. One enter of the kernel a turn.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::ptr::{self, NonNull};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::command::Command;
+use super::queue::BATCH;
+use super::shared::WorkerShared;
+use crate::color::{ColorRef, Core};
+use crate::descriptor::Descriptor;
+use crate::driver::Driver;
+use crate::op::{InFlight, Slot};
+use crate::runtime::{Handle, Shared};
+use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::task::owned::Owned;
+use crate::task::{Header, Ran, TaskRef};
+
+/// Polls before the driver gets its turn. tokio's figure is 61; ours is larger
+/// because a turn of the ring costs about four polls, and a thousand echo
+/// connections were served no later with it.
+const TURN: usize = 128;
+
+/// Polls of one color before the next has its turn.
+const COLOR: usize = 32;
+
+/// A worker: the state that only its own thread touches.
+pub(crate) struct Worker {
+    runtime: Handle,
+    index: usize,
+    driver: RefCell<Box<dyn Driver>>,
+    /// Ready colors that only this worker may run.
+    pinned: RefCell<VecDeque<NonNull<Core>>>,
+    /// Whose turn it is: the queue's or the pinned colors'.
+    pinned_next: Cell<bool>,
+    /// The live references of the tasks that it spawned.
+    pub(super) owned: RefCell<Owned>,
+    /// Tasks that yielded: woken when the driver has had its turn.
+    yielded: RefCell<Vec<Waker>>,
+    /// The color that it runs.
+    running: Cell<*const Core>,
+    /// The task that it polls.
+    task: Cell<Option<NonNull<Header>>>,
+    /// Memory for commands and wakers, kept from turn to turn.
+    commands: RefCell<Vec<Command>>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+thread_local! {
+    /// The innermost worker of this thread: a runtime may run inside another.
+    static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
+}
+
+/// Restores the outer worker when the inner one leaves the thread.
+pub(crate) struct Entered(*const Worker);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(runtime: Handle, index: usize, driver: Box<dyn Driver>) -> Worker {
+        let unpark = &runtime.shared().workers[index].unpark;
+        let _ = unpark.set(driver.unparker());
+        Worker {
+            owned: RefCell::new(Owned::new(index as u32)),
+            runtime,
+            index,
+            driver: RefCell::new(driver),
+            pinned: RefCell::default(),
+            pinned_next: Cell::new(false),
+            yielded: RefCell::default(),
+            running: Cell::new(ptr::null()),
+            task: Cell::new(None),
+            commands: RefCell::default(),
+            wakers: RefCell::default(),
+        }
+    }
+
+    /// Makes this the worker of the thread.
+    pub(crate) fn enter(&self) -> Entered {
+        Entered(CURRENT.replace(self))
+    }
+
+    /// The worker of this thread, if it is one. After thread-locals are gone
+    /// it is none.
+    pub(crate) fn with<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
+        let current = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
+        // SAFETY: `enter` was given a reference, and the `Entered` that ends
+        // its reign lives no longer than it: both callers keep them in one
+        // scope.
+        f(unsafe { current.as_ref() })
+    }
+
+    /// The worker of this thread, for calls that make sense on one only.
+    #[track_caller]
+    pub(crate) fn expect<R>(what: &str, f: impl FnOnce(&Worker) -> R) -> R {
+        let current = CURRENT.get();
+        assert!(
+            !current.is_null(),
+            "{what} needs a runtime: call it from a task, or use the method of `Handle`"
+        );
+        // SAFETY: as for `with`.
+        f(unsafe { &*current })
+    }
+
+    pub(crate) fn runs_color(color: NonNull<Core>) -> bool {
+        Worker::with(|worker| worker.is_some_and(|w| ptr::eq(w.running.get(), color.as_ptr())))
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn is_of(&self, shared: &Shared) -> bool {
+        ptr::eq(self.runtime.shared(), shared)
+    }
+
+    fn shared(&self) -> &WorkerShared {
+        &self.runtime.shared().workers[self.index]
+    }
+
+    /// The color of the task that is being polled.
+    pub(crate) fn task_color(&self) -> Option<ColorRef> {
+        let task = self.task.get()?;
+        // SAFETY: it is being polled, so it is alive.
+        unsafe { task.as_ref() }.color.clone()
+    }
+
+    /// Takes the live reference of a task that was spawned here.
+    pub(crate) fn own(&self, task: TaskRef) {
+        self.owned.borrow_mut().add(task);
+    }
+
+    /// Wakes after the driver has had its turn.
+    pub(crate) fn wake_later(&self, waker: Waker) {
+        self.yielded.borrow_mut().push(waker);
+    }
+
+    // -- the driver -------------------------------------------------------
+
+    /// Submits on this worker's driver, if it is not at work just now and
+    /// takes the operation.
+    pub(super) fn submit(&self, slot: &Slot, op: InFlight) -> Result<(), InFlight> {
+        slot.lock().worker = self.index as u32;
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => driver.submit(op),
+            Err(_) => Err(op),
+        }
+    }
+
+    /// `false`: the driver is at work; leave a command.
+    pub(super) fn cancel(&self, slot: &Slot) -> bool {
+        let Ok(mut driver) = self.driver.try_borrow_mut() else {
+            return false;
+        };
+        let Some(key) = slot.lock().cancel_key() else {
+            // Not submitted yet: the command has to come after that.
+            return false;
+        };
+        driver.cancel(key);
+        true
+    }
+
+    /// As for `cancel`.
+    pub(super) fn forget(&self, token: u64) -> bool {
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => {
+                driver.forget(token);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn recv_now(
+        &self,
+        descriptor: &Descriptor,
+        buf: &mut [u8],
+    ) -> Option<Poll<std::io::Result<usize>>> {
+        self.driver.try_borrow_mut().ok()?.recv_now(descriptor, buf)
+    }
+
+    pub(super) fn driver(&self) -> std::cell::RefMut<'_, Box<dyn Driver>> {
+        self.driver.borrow_mut()
+    }
+
+    fn obey(&self) {
+        let shared = self.shared();
+        if shared.commands.is_empty() {
+            return;
+        }
+        let mut commands = self.commands.take();
+        shared.commands.take(&mut commands);
+        let mut driver = self.driver.borrow_mut();
+        for command in commands.drain(..) {
+            match command {
+                Command::Submit(op) => {
+                    if let Err(op) = driver.submit(op) {
+                        // Its home is elsewhere: some worker of this runtime
+                        // submitted it here meanwhile. Send it on.
+                        let home = op.descriptor().home(self.index);
+                        debug_assert_ne!(home, self.index, "the driver refused at home");
+                        op.moves_to(home as u32);
+                        self.runtime.shared().command(home, Command::Submit(op));
+                    }
+                }
+                Command::Cancel(slot) => {
+                    let key = slot.lock().cancel_key();
+                    if let Some(key) = key {
+                        driver.cancel(key);
+                    }
+                }
+                Command::Forget(token) => driver.forget(token),
+            }
+        }
+        drop(driver);
+        self.commands.replace(commands);
+    }
+
+    // -- the loop ---------------------------------------------------------
+
+    /// Runs until `done`, which is asked after every color.
+    pub(crate) fn run(&self, done: impl Fn() -> bool) {
+        while !done() {
+            self.receive();
+            let mut polls = 0;
+            while polls < TURN {
+                let Some(color) = self.next() else { break };
+                polls += self.run_color(color);
+                if done() {
+                    return;
+                }
+            }
+            let busy = self.has_work() || self.steal();
+            if busy {
+                self.park(Some(Duration::ZERO));
+            } else {
+                self.sleep(&done);
+            }
+            self.fire_timers();
+            self.wake_yielded();
+        }
+    }
+
+    /// Takes over what other threads left here.
+    fn receive(&self) {
+        let shared = self.shared();
+        // SAFETY: this is the owner of the queue.
+        (shared.inbox).take(|color| unsafe { shared.queue.push(color) });
+        shared.pinned.take(|color| self.pinned.borrow_mut().push_back(color));
+        self.collect();
+        self.obey();
+    }
+
+    /// Releases the tasks that others completed.
+    pub(super) fn collect(&self) {
+        self.shared().finished.take(|task| {
+            // SAFETY: whoever completed it sent it to its owner.
+            unsafe { self.owned.borrow_mut().remove(TaskRef(task)) };
+            TaskRef(task).release();
+        });
+    }
+
+    fn has_work(&self) -> bool {
+        let shared = self.shared();
+        shared.has_stealable() || self.has_own_work()
+    }
+
+    /// Work that nobody else can do.
+    fn has_own_work(&self) -> bool {
+        let shared = self.shared();
+        !self.pinned.borrow().is_empty()
+            || !shared.pinned.is_empty()
+            || !shared.commands.is_empty()
+            || !shared.finished.is_empty()
+            || !self.yielded.borrow().is_empty()
+    }
+
+    /// The next ready color, in turn from the queue and the pinned ones.
+    fn next(&self) -> Option<NonNull<Core>> {
+        let pinned_first = self.pinned_next.get();
+        self.pinned_next.set(!pinned_first);
+        if pinned_first {
+            self.pop_pinned().or_else(|| self.pop_queue())
+        } else {
+            self.pop_queue().or_else(|| self.pop_pinned())
+        }
+    }
+
+    fn pop_pinned(&self) -> Option<NonNull<Core>> {
+        self.pinned.borrow_mut().pop_front()
+    }
+
+    fn pop_queue(&self) -> Option<NonNull<Core>> {
+        let shared = self.shared();
+        let color = shared.queue.pop()?;
+        if shared.queue.len() > 0 {
+            self.runtime.shared().offer();
+        }
+        Some(color)
+    }
+
+    /// Puts a ready color into this worker's queue.
+    pub(super) fn enqueue(&self, color: NonNull<Core>, pinned: bool) {
+        if pinned {
+            self.pinned.borrow_mut().push_back(color);
+            return;
+        }
+        // SAFETY: this is the owner of the queue.
+        unsafe { self.shared().queue.push(color) };
+        if !self.running.get().is_null() {
+            // Who knows how long the running color takes.
+            self.runtime.shared().offer();
+        }
+    }
+
+    /// Runs the ready tasks of a color within its budget. Returns how many.
+    fn run_color(&self, color: NonNull<Core>) -> usize {
+        // SAFETY: scheduled, so alive: it has a task queued, whose reference
+        // we give up only after `finish`.
+        let core = unsafe { color.as_ref() };
+        core.runs_on(self.index);
+        let outer = self.running.replace(color.as_ptr());
+        debug_assert!(outer.is_null(), "a worker runs one color at a time");
+        let mut polls = 0;
+        let mut done = Done::default();
+        while polls < COLOR {
+            // SAFETY: we took the color off its queue: we are the runner.
+            let Some(task) = (unsafe { core.ready.pop() }) else {
+                break;
+            };
+            polls += 1;
+            self.task.set(Some(task));
+            // SAFETY: as above.
+            if unsafe { TaskRef(task).run() } == Ran::Done {
+                done.push(task);
+            }
+            self.task.set(None);
+        }
+        self.running.set(ptr::null());
+        let pinned = core.is_pinned();
+        // SAFETY: we are the runner; `core` is not touched after `true`.
+        if !unsafe { core.ready.finish() } {
+            self.enqueue(color, pinned);
+        }
+        done.drain(|task| self.release(task));
+        polls
+    }
+
+    /// Gives the live reference of a completed task up.
+    fn release(&self, task: TaskRef) {
+        let owner = task.header().links.owner();
+        if owner == self.index as u32 {
+            // SAFETY: it is in our list.
+            unsafe { self.owned.borrow_mut().remove(task) };
+            task.release();
+        } else {
+            self.runtime.shared().send_finished(owner, task);
+        }
+    }
+
+    /// Takes work from the worker that has most. `true`: there is some now.
+    fn steal(&self) -> bool {
+        let workers = &self.runtime.shared().workers;
+        if workers.len() == 1 {
+            return false;
+        }
+        let others = || {
+            let (before, rest) = workers.split_at(self.index);
+            rest[1..].iter().chain(before)
+        };
+        let Some(victim) = others().max_by_key(|w| w.queue.len()) else {
+            return false;
+        };
+        let queue = &self.shared().queue;
+        let mut batch = [ptr::null_mut(); BATCH];
+        let count = victim.queue.steal(&mut batch);
+        for color in &batch[..count] {
+            let color = NonNull::new(*color).expect("queued colors are not null");
+            // SAFETY: this is the owner of the queue.
+            unsafe { queue.push(color) };
+        }
+        if count > 0 {
+            return true;
+        }
+        // A worker that is busy with one color does not look at its inbox.
+        let mut any = false;
+        for worker in others() {
+            worker.inbox.take(|color| {
+                any = true;
+                // SAFETY: as above.
+                unsafe { queue.push(color) };
+            });
+        }
+        any
+    }
+
+    /// Sleeps until there is something to do. Rule 1 in `worker::sleep`.
+    fn sleep(&self, done: impl Fn() -> bool) {
+        let shared = self.runtime.shared();
+        let here = self.shared();
+        here.sleep.prepare(&shared.sleepers);
+        let work = self.has_own_work()
+            || shared.workers.iter().any(WorkerShared::has_stealable)
+            || done();
+        let wait = if work {
+            Some(Duration::ZERO)
+        } else {
+            here.timers.until_next(shared.clock())
+        };
+        self.park(wait);
+        here.sleep.wake_up(&shared.sleepers);
+    }
+
+    fn park(&self, wait: Option<Duration>) {
+        let parked = self.driver.borrow_mut().park(wait);
+        if let Err(e) = parked {
+            panic!("worker {} cannot wait for I/O: {e}", self.index);
+        }
+    }
+
+    fn fire_timers(&self) {
+        let mut wakers = self.wakers.take();
+        let shared = self.runtime.shared();
+        self.shared().timers.fire(shared.clock(), &mut wakers);
+        wakers.drain(..).for_each(Waker::wake);
+        self.wakers.replace(wakers);
+    }
+
+    fn wake_yielded(&self) {
+        let mut wakers = self.yielded.take();
+        wakers.drain(..).for_each(Waker::wake);
+        let newer = self.yielded.replace(wakers);
+        self.yielded.borrow_mut().extend(newer);
+    }
+}
+
+impl Shared {
+    /// Sends a completed task to whoever has it in a list.
+    fn send_finished(&self, owner: u32, task: TaskRef) {
+        match self.workers.get(owner as usize) {
+            Some(worker) => {
+                // SAFETY: the live reference keeps it alive, and it is in no
+                // ready queue any more.
+                unsafe { worker.finished.push(task.0) };
+                // An owner that runs looks by itself, sooner or later; one that
+                // waits for its last tasks has to be told.
+                if self.is_closing() {
+                    self.notify(owner as usize);
+                }
+            }
+            None => {
+                // SAFETY: spawned by no worker, so it is in this list.
+                unsafe { self.foreign().list.remove(task) };
+                task.release();
+                // Worker 0 waits for the last of them.
+                if self.is_closing() {
+                    self.notify(0);
+                }
+            }
+        }
+    }
+}
+
+/// Completed tasks of one turn of a color, chained through their links. They
+/// keep the color alive until the turn has ended.
+struct Done {
+    first: *mut Header,
+}
+
+impl Default for Done {
+    fn default() -> Done {
+        Done {
+            first: ptr::null_mut(),
+        }
+    }
+}
+
+impl Done {
+    fn push(&mut self, task: NonNull<Header>) {
+        link(task).store(self.first, Ordering::Relaxed);
+        self.first = task.as_ptr();
+    }
+
+    fn drain(self, mut each: impl FnMut(TaskRef)) {
+        let mut next = self.first;
+        while let Some(task) = NonNull::new(next) {
+            next = link(task).load(Ordering::Relaxed);
+            each(TaskRef(task));
+        }
+    }
+}
+
+/// The link of a completed task, which is in no queue any more.
+fn link<'a>(task: NonNull<Header>) -> &'a AtomicPtr<Header> {
+    use crate::color::Linked;
+    // SAFETY: its live reference is ours.
+    unsafe { task.as_ref() }.link()
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
+    }
+}
+

@@ -1,0 +1,24 @@
+//! Workers: threads that run ready colors, and sleep in their driver.
+//!
+//! * [`queue`], [`inbox`], [`sleep`]: pure structures, with models.
+//! * `shared`: what other threads reach of a worker.
+//! * `local`: the worker itself, and its loop.
+//! * `close`: how a worker ends.
+
+#[cfg(not(all(test, loom)))]
+mod close;
+#[cfg(not(all(test, loom)))]
+mod command;
+mod inbox;
+#[cfg(not(all(test, loom)))]
+mod local;
+mod queue;
+#[cfg(not(all(test, loom)))]
+mod shared;
+mod sleep;
+
+#[cfg(all(test, loom))]
+mod model;
+
+#[cfg(not(all(test, loom)))]
+pub(crate) use {local::Worker, shared::WorkerShared, sleep::Sleepers};

@@ -1,0 +1,164 @@
+//! What other threads reach of a worker.
+
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+
+use super::command::{Command, Commands};
+use super::inbox::Inbox;
+use super::local::Worker;
+use super::queue::RunQueue;
+use super::sleep::Sleep;
+use crate::color::Core;
+use crate::driver::Unpark;
+use crate::op::{InFlight, Slot};
+use crate::runtime::{Handle, Shared};
+use crate::task::Header;
+use crate::time::Timers;
+
+/// On cache lines of its own: the neighbours are other workers.
+#[repr(align(128))]
+pub(crate) struct WorkerShared {
+    /// Ready colors. The worker pushes, everyone takes.
+    pub(crate) queue: RunQueue<Core>,
+    /// Ready colors that others sent home. Everyone may empty it.
+    pub(crate) inbox: Inbox<Core>,
+    /// Ready colors that only this worker may run.
+    pub(crate) pinned: Inbox<Core>,
+    /// Tasks that this worker spawned and others completed.
+    pub(crate) finished: Inbox<Header>,
+    pub(super) commands: Commands,
+    pub(super) sleep: Sleep,
+    pub(super) unpark: OnceLock<Arc<dyn Unpark>>,
+    pub(crate) timers: Timers,
+}
+
+impl WorkerShared {
+    pub(crate) fn new() -> WorkerShared {
+        WorkerShared {
+            queue: RunQueue::new(),
+            inbox: Inbox::new(),
+            pinned: Inbox::new(),
+            finished: Inbox::new(),
+            commands: Commands::new(),
+            sleep: Sleep::new(),
+            unpark: OnceLock::new(),
+            timers: Timers::new(),
+        }
+    }
+
+    /// Whether a thief finds something here.
+    pub(super) fn has_stealable(&self) -> bool {
+        self.queue.len() > 0 || !self.inbox.is_empty()
+    }
+
+    fn unpark(&self) {
+        let unpark = self.unpark.get();
+        unpark.expect("a worker that sleeps has a driver").unpark();
+    }
+}
+
+impl Shared {
+    /// Sends a color that has become ready to its home.
+    pub(crate) fn schedule(&self, color: NonNull<Core>) {
+        // SAFETY: scheduled from here on, so alive: it has a task queued.
+        let core = unsafe { color.as_ref() };
+        let (home, pinned) = (core.home(), core.is_pinned());
+        let done = Worker::with(|worker| {
+            let worker = worker.filter(|worker| worker.is_of(self))?;
+            if worker.index() != home {
+                return None;
+            }
+            worker.enqueue(color, pinned);
+            Some(())
+        });
+        if done.is_some() {
+            return;
+        }
+        // A foreign thread has nothing else that keeps the runtime alive once
+        // the color is on its way.
+        let _keep = self.handle();
+        let worker = &self.workers[home];
+        let inbox = if pinned { &worker.pinned } else { &worker.inbox };
+        // SAFETY: a scheduled color is alive and in one queue (rule 1 in
+        // `color::ready`).
+        unsafe { inbox.push(color) };
+        if !self.notify(home) && !pinned {
+            // Home is busy; someone else may be free to take it.
+            self.offer();
+        }
+    }
+
+    /// Wakes a worker for what was just published for it. `false`: it is
+    /// awake already, or has been told.
+    pub(crate) fn notify(&self, index: usize) -> bool {
+        let worker = &self.workers[index];
+        let won = worker.sleep.notify(&self.sleepers);
+        if won {
+            worker.unpark();
+        }
+        won
+    }
+
+    /// Wakes one sleeping worker, if there is one, to steal what was just
+    /// published.
+    pub(crate) fn offer(&self) {
+        if self.workers.len() == 1 || !self.sleepers.any() {
+            return;
+        }
+        for worker in &self.workers {
+            if worker.sleep.try_notify(&self.sleepers) {
+                worker.unpark();
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn notify_all(&self) {
+        for index in 0..self.workers.len() {
+            self.notify(index);
+        }
+    }
+
+    pub(super) fn command(&self, index: usize, command: Command) {
+        self.workers[index].commands.push(command);
+        self.notify(index);
+    }
+}
+
+impl Handle {
+    /// Hands a slot's operation to a driver: this worker's, if it can, else
+    /// the one of the descriptor's home.
+    pub(crate) fn submit(&self, slot: &Arc<Slot>) {
+        let op = InFlight::new(slot.clone());
+        let refused = Worker::with(|worker| match worker.filter(|w| w.is_of(self.shared())) {
+            Some(worker) => worker.submit(slot, op).map_err(|op| (op, worker.index())),
+            None => Err((op, self.shared().any_worker())),
+        });
+        if let Err((op, or)) = refused {
+            let home = slot.descriptor.home(or);
+            slot.lock().worker = home as u32;
+            self.shared().command(home, Command::Submit(op));
+        }
+    }
+
+    /// Asks for the end of the abandoned operation of a slot.
+    pub(crate) fn cancel(&self, slot: &Arc<Slot>) {
+        let index = slot.lock().worker as usize;
+        let here = Worker::with(|worker| {
+            worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.cancel(slot))
+        });
+        if !here {
+            self.shared().command(index, Command::Cancel(slot.clone()));
+        }
+    }
+
+    /// A registered descriptor is about to be closed.
+    pub(crate) fn forget(&self, index: usize, token: u64) {
+        let here = Worker::with(|worker| {
+            worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.forget(token))
+        });
+        if !here {
+            self.shared().command(index, Command::Forget(token));
+        }
+    }
+}
