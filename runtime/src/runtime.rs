@@ -214,9 +214,8 @@ impl Handle {
         *self.0.driver.get().expect("set when the runtime was made")
     }
 
-    /// Receives into borrowed memory if the driver of this thread's worker
-    /// can; see [`Driver::recv_now`]. `None` on any other thread.
-    pub fn recv_now(
+    /// `Driver::recv_now` of this thread's worker; `None` on other threads.
+    pub(crate) fn recv_now(
         &self,
         descriptor: &Descriptor,
         buf: &mut [u8],
@@ -282,7 +281,9 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    Worker::expect("spawn_blocking", |worker| worker.runtime().spawn_blocking(f))
+    Worker::expect("spawn_blocking", |worker| {
+        worker.runtime().spawn_blocking(f)
+    })
 }
 
 /// Lets others run: the task becomes ready again after the driver has had its
@@ -507,7 +508,10 @@ impl Runtime {
         let shared = self.worker.runtime().shared();
         Worker::with(|outer| {
             let nested = outer.is_some_and(|outer| outer.is_of(shared));
-            assert!(!nested, "block_on was called from within its own runtime: await instead");
+            assert!(
+                !nested,
+                "block_on was called from within its own runtime: await instead"
+            );
         });
         let _fatal = Fatal;
         let _entered = self.worker.enter();

@@ -54,7 +54,14 @@ macro_rules! io_buf {
     )*};
 }
 
-io_buf!(Vec<u8>, Box<[u8]>, String, Arc<[u8]>, &'static [u8], &'static str);
+io_buf!(
+    Vec<u8>,
+    Box<[u8]>,
+    String,
+    Arc<[u8]>,
+    &'static [u8],
+    &'static str
+);
 
 // SAFETY: the elements of a vector live on the heap; moving the vector does
 // not move them.

@@ -133,7 +133,9 @@ impl ColorRef {
     pub(super) unsafe fn count_up(core: NonNull<Core>) -> ColorRef {
         // Relaxed: who counts up has a reference, or the table's lock.
         // SAFETY: alive by the contract.
-        let before = unsafe { core.as_ref() }.refs.fetch_add(1, Ordering::Relaxed);
+        let before = unsafe { core.as_ref() }
+            .refs
+            .fetch_add(1, Ordering::Relaxed);
         if before > u32::MAX / 2 {
             // Two billion leaked references; freeing too early is worse.
             std::process::abort();

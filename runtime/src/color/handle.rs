@@ -63,11 +63,18 @@ impl Color {
     /// # Panics
     ///
     /// Outside a runtime; use [`Handle::color`] there.
-    #[allow(clippy::new_without_default, reason = "the default color is another one")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "the default color is another one"
+    )]
     #[track_caller]
     pub fn new() -> Color {
         Worker::expect("Color::new", |worker| {
-            Color(Some(ColorRef::new(worker.runtime(), Kind::Unnamed, worker.index())))
+            Color(Some(ColorRef::new(
+                worker.runtime(),
+                Kind::Unnamed,
+                worker.index(),
+            )))
         })
     }
 
@@ -82,7 +89,11 @@ impl Color {
     pub fn of(number: u64) -> Color {
         Worker::expect("Color::of", |worker| {
             let runtime = worker.runtime();
-            Color(Some(runtime.shared().colors.get(number, runtime, worker.index())))
+            Color(Some(runtime.shared().colors.get(
+                number,
+                runtime,
+                worker.index(),
+            )))
         })
     }
 

@@ -87,7 +87,9 @@ impl<N: Linked> Ready<N> {
                 now
             };
             // SAFETY: valid by the contract; Relaxed: published by the CAS.
-            unsafe { node.as_ref() }.link().store(next, Ordering::Relaxed);
+            unsafe { node.as_ref() }
+                .link()
+                .store(next, Ordering::Relaxed);
             // Release: the node, for `take_chain`. Acquire: the last run of
             // the color, if it was idle (rule 2; the partner is `finish`).
             match self.word.compare_exchange_weak(
@@ -202,7 +204,9 @@ impl<N: Linked> List<N> {
             self.head = first;
         } else {
             // SAFETY: the tail is a valid node.
-            unsafe { &*self.tail }.link().store(first, Ordering::Relaxed);
+            unsafe { &*self.tail }
+                .link()
+                .store(first, Ordering::Relaxed);
         }
         self.tail = last;
     }

@@ -26,10 +26,12 @@
 //!    again by the next poll that finds nothing. Only the `InFlight` tells
 //!    whether more will come: nothing is concluded from a result.
 
+mod address;
 mod port;
 mod slot;
 
-pub use port::{Port, Run};
+pub use address::Address;
+pub use port::{Port, Received, Run};
 pub use slot::InFlight;
 pub(crate) use slot::Slot;
 
@@ -71,24 +73,6 @@ pub enum Interest {
     Read,
     /// A write would not block: room, or an error.
     Write,
-}
-
-/// A socket address as the kernel takes it.
-#[derive(Clone, Copy)]
-pub struct Address {
-    /// The bytes; `len` of them count.
-    pub storage: libc::sockaddr_storage,
-    /// How long it is.
-    pub len: libc::socklen_t,
-}
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Address")
-            .field("family", &self.storage.ss_family)
-            .field("len", &self.len)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What a completion carries.

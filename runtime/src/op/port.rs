@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::slot::{Phase, Slot};
-use super::{Completion, Op};
+use super::{Completion, Interest, Op, Yield};
 use crate::budget;
 use crate::descriptor::Descriptor;
 
@@ -48,6 +49,34 @@ impl Port {
         }
     }
 
+    /// Receives into borrowed memory if the driver of this thread can
+    /// ([`Driver::recv_now`](crate::driver::Driver::recv_now)), else into a
+    /// lease. Either way the bytes come in the order of the stream, also after
+    /// receives that were given up.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Received> {
+        let runtime = self.slot.descriptor.runtime();
+        loop {
+            ready!(budget::poll_remaining(cx));
+            let mut op = Op::Recv;
+            // What waits in the slot, or is on its way there, comes first.
+            if self.slot.lock().is_idle() {
+                match runtime.recv_now(&self.slot.descriptor, buf) {
+                    Some(Poll::Ready(result)) => {
+                        budget::spend();
+                        return Poll::Ready(Received::Here(result));
+                    }
+                    Some(Poll::Pending) => op = Op::Poll(Interest::Read),
+                    None => {}
+                }
+            }
+            match ready!(self.poll_next(cx, || op)) {
+                // Readable: try again.
+                Ok(Yield::Done(_)) => {}
+                completion => return Poll::Ready(Received::Elsewhere(completion)),
+            }
+        }
+    }
+
     /// The next completion of a subscription, or of a readiness poll. If
     /// nothing is in flight, `op` is submitted.
     ///
@@ -55,7 +84,7 @@ impl Port {
     pub fn poll_next(&self, cx: &mut Context<'_>, op: impl FnOnce() -> Op) -> Poll<Completion> {
         ready!(budget::poll_remaining(cx));
         let mut state = self.slot.lock();
-        if state.phase == Phase::Idle && !state.has_result() {
+        if state.is_idle() {
             state.start(op());
             drop(state);
             // Before the waker is left there: an operation that completes at
@@ -85,6 +114,15 @@ impl fmt::Debug for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Port").field(&self.slot).finish()
     }
+}
+
+/// What [`Port::poll_recv`] did.
+#[derive(Debug)]
+pub enum Received {
+    /// Received this many bytes into the caller's memory; 0 is the end.
+    Here(io::Result<usize>),
+    /// Received a lease, or an error.
+    Elsewhere(Completion),
 }
 
 fn abandon(slot: &Arc<Slot>) {

@@ -96,8 +96,9 @@ impl State {
         1 + self.rest.len()
     }
 
-    pub(crate) fn has_result(&self) -> bool {
-        self.first.is_some()
+    /// Nothing is in flight, and nothing waits to be taken.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle && self.first.is_none()
     }
 
     /// Ends the finished phase, if that is where a one-shot operation is, and
@@ -304,7 +305,10 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            Self::end(&slot, Some(Err(io::Error::from_raw_os_error(libc::ECANCELED))));
+            Self::end(
+                &slot,
+                Some(Err(io::Error::from_raw_os_error(libc::ECANCELED))),
+            );
         }
     }
 }

@@ -102,7 +102,9 @@ fn leave_waker(header: &Header, cx: &Context<'_>) -> bool {
     if header.state.has_join_waker() {
         let same = header.join_waker.with(|w| {
             // SAFETY: rule 6 in `task::state`: set, so the handle may read.
-            unsafe { &*w }.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
+            unsafe { &*w }
+                .as_ref()
+                .is_some_and(|w| w.will_wake(cx.waker()))
         });
         if same {
             return !header.state.is_complete();
@@ -113,7 +115,9 @@ fn leave_waker(header: &Header, cx: &Context<'_>) -> bool {
     }
     let waker = cx.waker().clone();
     // SAFETY: rule 6 in `task::state`: clear, so the field is the handle's.
-    let old = header.join_waker.with_mut(|w| unsafe { (*w).replace(waker) });
+    let old = header
+        .join_waker
+        .with_mut(|w| unsafe { (*w).replace(waker) });
     drop(old);
     header.state.set_join_waker()
 }
@@ -134,7 +138,9 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("JoinHandle").field(&TaskRef(self.header)).finish()
+        f.debug_tuple("JoinHandle")
+            .field(&TaskRef(self.header))
+            .finish()
     }
 }
 
@@ -163,7 +169,9 @@ impl Drop for AbortHandle {
 
 impl fmt::Debug for AbortHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AbortHandle").field(&TaskRef(self.header)).finish()
+        f.debug_tuple("AbortHandle")
+            .field(&TaskRef(self.header))
+            .finish()
     }
 }
 

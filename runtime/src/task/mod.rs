@@ -36,6 +36,9 @@ mod waker;
 mod model;
 
 #[cfg(not(all(test, loom)))]
-pub(crate) use {join::{Reason, abort}, raw::{Header, NewTask, Ran, TaskRef, queue}};
-#[cfg(not(all(test, loom)))]
 pub use join::{AbortHandle, JoinError, JoinHandle};
+#[cfg(not(all(test, loom)))]
+pub(crate) use {
+    join::{Reason, abort},
+    raw::{Header, NewTask, Ran, TaskRef, queue},
+};

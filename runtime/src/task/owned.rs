@@ -74,12 +74,18 @@ impl Owned {
         let links = &task.header().links;
         match links.before.get() {
             // SAFETY: in the list, as is the next.
-            Some(before) => unsafe { before.as_ref() }.links.after.set(links.after.get()),
+            Some(before) => unsafe { before.as_ref() }
+                .links
+                .after
+                .set(links.after.get()),
             None => self.first = links.after.get(),
         }
         if let Some(after) = links.after.get() {
             // SAFETY: as above.
-            unsafe { after.as_ref() }.links.before.set(links.before.get());
+            unsafe { after.as_ref() }
+                .links
+                .before
+                .set(links.before.get());
         }
     }
 
@@ -96,6 +102,8 @@ impl Owned {
 
 impl fmt::Debug for Owned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Owned").field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("Owned")
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
     }
 }

@@ -107,7 +107,11 @@ impl<T> NewTask<T> {
     /// If `F` or its output are not `Send`, or borrow, the caller sees to it
     /// that they are touched only on a thread and during a time where that is
     /// allowed: by running `color` and awaiting the handle only there.
-    pub(crate) unsafe fn new<F>(future: F, color: Option<ColorRef>, at: &'static Location<'static>) -> Self
+    pub(crate) unsafe fn new<F>(
+        future: F,
+        color: Option<ColorRef>,
+        at: &'static Location<'static>,
+    ) -> Self
     where
         F: Future<Output = T>,
     {
@@ -220,7 +224,11 @@ impl TaskRef {
                 }
             });
         }
-        if completed.release { Ran::Done } else { Ran::Alive }
+        if completed.release {
+            Ran::Done
+        } else {
+            Ran::Alive
+        }
     }
 
     /// Gives the reference up that this value stands for.
@@ -384,7 +392,10 @@ unsafe fn free<F: Future>(header: NonNull<Header>) {
 /// Queues a task in its color after a state transition asked for it.
 pub(crate) fn queue(header: NonNull<Header>) {
     // SAFETY: not complete, so the live reference keeps it alive.
-    let color = unsafe { header.as_ref() }.color.as_ref().map(ColorRef::as_ptr);
+    let color = unsafe { header.as_ref() }
+        .color
+        .as_ref()
+        .map(ColorRef::as_ptr);
     let color = color.expect("a task without a color is never queued");
     // SAFETY: by rule 1 in `task::state` it is in no queue, and by rule 4 it
     // stays valid until it is popped.

@@ -83,7 +83,7 @@ pub(crate) struct Completed {
 impl State {
     /// Notified, with a handle: the live reference and the handle's.
     pub(crate) fn new() -> State {
-        State(AtomicUsize::new(NOTIFIED | JOIN | 2 * REF))
+        State(AtomicUsize::new(NOTIFIED | JOIN | (2 * REF)))
     }
 
     pub(crate) fn is_complete(&self) -> bool {

@@ -99,7 +99,9 @@ impl Future for Sleep {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        self.runtime.shared().workers[self.worker].timers.remove(self.key);
+        self.runtime.shared().workers[self.worker]
+            .timers
+            .remove(self.key);
     }
 }
 

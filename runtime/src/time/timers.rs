@@ -29,7 +29,10 @@ impl Clock {
     /// The first tick at which `instant` has passed.
     pub(crate) fn tick_after(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.start);
-        since.as_nanos().div_ceil(1_000_000).min(u128::from(u64::MAX)) as u64
+        since
+            .as_nanos()
+            .div_ceil(1_000_000)
+            .min(u128::from(u64::MAX)) as u64
     }
 
     fn until(&self, tick: u64) -> Duration {

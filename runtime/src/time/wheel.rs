@@ -123,7 +123,11 @@ impl Wheel {
         // The present slot of a level is empty, but for the highest, which a
         // far deadline goes once round.
         let round = (SLOTS as u64) << shift;
-        Some(if begin > self.now { begin } else { begin + round })
+        Some(if begin > self.now {
+            begin
+        } else {
+            begin + round
+        })
     }
 
     /// Goes on to tick `to`, and hands the wakers of what is due to `fired`.
@@ -249,12 +253,20 @@ mod tests {
                 0 | 1 => {
                     let far = 1 << (rng.next() % 30);
                     let deadline = now + rng.next() % far;
-                    let note = Arc::new(Note { id, log: log.clone() });
+                    let note = Arc::new(Note {
+                        id,
+                        log: log.clone(),
+                    });
                     let key = wheel.start(deadline, note.into());
-                    model.entry(deadline.max(now + 1)).or_default().push((id, key));
+                    model
+                        .entry(deadline.max(now + 1))
+                        .or_default()
+                        .push((id, key));
                 }
                 2 => {
-                    let Some(mut entry) = model.first_entry() else { continue };
+                    let Some(mut entry) = model.first_entry() else {
+                        continue;
+                    };
                     let (_, key) = entry.get_mut().pop().unwrap();
                     if entry.get().is_empty() {
                         entry.remove();

@@ -30,9 +30,7 @@ impl Worker {
             foreign.closed = true;
             foreign.list.for_each(abort);
         }
-        self.run(|| {
-            self.owned.borrow().is_empty() && (!first || shared.foreign().list.is_empty())
-        });
+        self.run(|| self.owned.borrow().is_empty() && (!first || shared.foreign().list.is_empty()));
         shared.worker_is_empty();
         self.run(|| shared.all_workers_are_empty());
 

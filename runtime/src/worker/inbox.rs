@@ -25,7 +25,9 @@ impl<N: Linked> Inbox<N> {
         let mut now = self.newest.load(Ordering::Relaxed);
         loop {
             // SAFETY: valid by the contract; published by the CAS.
-            unsafe { node.as_ref() }.link().store(now, Ordering::Relaxed);
+            unsafe { node.as_ref() }
+                .link()
+                .store(now, Ordering::Relaxed);
             // Release: the node, for `take`.
             match self.newest.compare_exchange_weak(
                 now,

@@ -261,7 +261,9 @@ impl Worker {
         let shared = self.shared();
         // SAFETY: this is the owner of the queue.
         (shared.inbox).take(|color| unsafe { shared.queue.push(color) });
-        shared.pinned.take(|color| self.pinned.borrow_mut().push_back(color));
+        shared
+            .pinned
+            .take(|color| self.pinned.borrow_mut().push_back(color));
         self.collect();
         self.obey();
     }
@@ -414,9 +416,8 @@ impl Worker {
         let shared = self.runtime.shared();
         let here = self.shared();
         here.sleep.prepare(&shared.sleepers);
-        let work = self.has_own_work()
-            || shared.workers.iter().any(WorkerShared::has_stealable)
-            || done();
+        let work =
+            self.has_own_work() || shared.workers.iter().any(WorkerShared::has_stealable) || done();
         let wait = if work {
             Some(Duration::ZERO)
         } else {
@@ -520,4 +521,3 @@ impl fmt::Debug for Worker {
             .finish_non_exhaustive()
     }
 }
-

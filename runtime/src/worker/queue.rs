@@ -194,7 +194,9 @@ impl<T> Drop for RunQueue<T> {
 
 impl<T> fmt::Debug for RunQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunQueue").field("len", &self.len()).finish()
+        f.debug_struct("RunQueue")
+            .field("len", &self.len())
+            .finish()
     }
 }
 

@@ -78,7 +78,11 @@ impl Shared {
         // the color is on its way.
         let _keep = self.handle();
         let worker = &self.workers[home];
-        let inbox = if pinned { &worker.pinned } else { &worker.inbox };
+        let inbox = if pinned {
+            &worker.pinned
+        } else {
+            &worker.inbox
+        };
         // SAFETY: a scheduled color is alive and in one queue (rule 1 in
         // `color::ready`).
         unsafe { inbox.push(color) };

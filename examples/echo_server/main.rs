@@ -1,0 +1,192 @@
+//! An echo server on Isochrome.
+//!
+//! ```text
+//! cargo run --release --example echo_server -- 127.0.0.1:7777 --stats 1
+//! ```
+//!
+//! The first line on stdout says where it listens and on what it runs:
+//! `listening on 127.0.0.1:7777 driver=proactor workers=2`. SIGINT or SIGTERM
+//! ends it in order, with its totals on stdout; a second one ends it at once.
+//!
+//! | module | |
+//! |---|---|
+//! | `main` | the command line, the accept loop, the end |
+//! | `connection` | one connection, from its first byte to its last |
+//! | `delimited` | the stateful protocol, apart from any I/O |
+//! | `stop`, `signals` | how everybody hears that it is over |
+//! | `totals` | what is counted, and who is connected |
+
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod connection;
+mod delimited;
+mod signals;
+mod stop;
+mod totals;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum, value_parser};
+use isochrome::net::{TcpListener, TcpStream};
+use isochrome::time::{sleep, timeout};
+use isochrome::{Color, Runtime, spawn};
+
+use common::cli::{self, Driver};
+use common::limits::raise_descriptor_limit;
+use connection::{Protocol, Terms};
+use stop::Stop;
+use totals::{House, Totals};
+
+/// How long open exchanges may take to finish after the first signal.
+const EXCHANGES: Duration = Duration::from_secs(5);
+
+/// After an accept that failed for a reason that the listener does not know
+/// how to handle: long enough not to spin if it stays, short enough not to
+/// be noticed if it was one client's fault.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
+
+/// An echo server.
+#[derive(Debug, Parser)]
+#[command(name = "echo_server")]
+struct Args {
+    /// Where to listen; port 0 takes any free one
+    #[arg(default_value = "127.0.0.1:7777")]
+    addr: String,
+    /// What carries out the I/O
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Driver,
+    /// Threads that run connections [default: one a core]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// What is answered
+    #[arg(long, value_enum, default_value = "echo")]
+    protocol: Protocol,
+    /// Which connections run one after another
+    #[arg(long, value_enum, default_value = "connection")]
+    color: Coloring,
+    /// Clients above this number are closed at once
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Close a connection that sends nothing for this long
+    #[arg(long, value_name = "SECONDS", value_parser = cli::seconds)]
+    idle_timeout: Option<Duration>,
+    /// Print a line on stderr this often
+    #[arg(long, value_name = "SECONDS", value_parser = cli::seconds)]
+    stats: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Coloring {
+    /// None: each connection has a color of its own
+    Connection,
+    /// All: they share the default color
+    Default,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("echo_server: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    raise_descriptor_limit();
+    let runtime = cli::runtime(args.driver, args.workers).map_err(|e| e.to_string())?;
+    // Before anybody is told where we listen, so that no signal comes too
+    // early.
+    let stop = Arc::new(Stop::default());
+    signals::watch(stop.clone()).map_err(|e| format!("cannot watch for signals: {e}"))?;
+    runtime.block_on(listen_and_serve(args, &runtime, stop))
+}
+
+async fn listen_and_serve(args: &Args, runtime: &Runtime, stop: Arc<Stop>) -> Result<(), String> {
+    let listener = TcpListener::bind(args.addr.as_str())
+        .await
+        .map_err(|e| format!("cannot listen on {}: {e}", args.addr))?;
+    let addr = listener.local_addr().map_err(|e| e.to_string())?;
+    let (driver, workers) = (runtime.driver(), runtime.workers());
+    say(format_args!(
+        "listening on {addr} driver={driver} workers={workers}"
+    ));
+
+    let house = House::new();
+    let terms = Terms {
+        protocol: args.protocol,
+        idle_timeout: args.idle_timeout,
+        totals: Arc::new(Totals::default()),
+        stop,
+    };
+    let totals = &terms.totals;
+    if let Some(period) = args.stats {
+        let stop = terms.stop.listen();
+        // Detached: it ends by itself.
+        drop(spawn(totals::report(
+            totals.clone(),
+            house.census(),
+            period,
+            stop,
+        )));
+    }
+    accept(args, &listener, &house, &terms).await;
+    let backed_off = listener.pressure();
+    drop(listener);
+
+    let (mut everybody_left, census) = house.close();
+    let _ = timeout(EXCHANGES, everybody_left.wait()).await;
+    let cut = census.open();
+    say(format_args!(
+        "total {totals} cut={cut} backed_off={backed_off}"
+    ));
+    Ok(())
+}
+
+/// Takes clients in until the server stops.
+async fn accept(args: &Args, listener: &TcpListener, house: &House, terms: &Terms) {
+    let mut stop = terms.stop.listen();
+    while let Some(accepted) = stop.until(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => match house.admit(args.max_connections) {
+                Some(ticket) => {
+                    let connection = connection::serve(stream, terms.clone(), ticket);
+                    start(args.color, connection);
+                }
+                None => {
+                    terms.totals.refused.add(1);
+                    close(stream);
+                }
+            },
+            Err(_) => {
+                terms.totals.errors.add(1);
+                sleep(AFTER_AN_ERROR).await;
+            }
+        }
+    }
+}
+
+/// Lets a connection run, detached: its ticket tells when it is over.
+fn start(coloring: Coloring, connection: impl Future<Output = ()> + Send + 'static) {
+    drop(match coloring {
+        Coloring::Connection => Color::new().spawn(connection),
+        Coloring::Default => spawn(connection),
+    });
+}
+
+/// Dropping a stream closes it.
+fn close(_: TcpStream) {}
+
+/// A line on stdout, at once. If nobody reads it any more, that is no reason
+/// to stop serving.
+fn say(line: std::fmt::Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

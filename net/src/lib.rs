@@ -1,0 +1,32 @@
+//! Sockets and names for isochrome.
+//!
+//! Everything here speaks [operations](isochrome_runtime::op) and knows no
+//! driver. All calls take `&self`: a socket can be used by several tasks at
+//! once, moved between colors, and polled by any executor; it works on the
+//! runtime that it was made in.
+
+#![forbid(unsafe_code)]
+
+mod addr;
+mod listener;
+mod split;
+mod stream;
+
+pub use addr::{ToAddrs, resolve};
+pub use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
+pub use listener::{Incoming, TcpListener};
+pub use split::{ReadHalf, WriteHalf};
+pub use stream::TcpStream;
+
+use std::io;
+
+use isochrome_runtime::Handle;
+
+/// The runtime that a new socket will belong to.
+fn runtime() -> io::Result<Handle> {
+    Handle::current().ok_or_else(|| {
+        io::Error::other(
+            "no isochrome runtime on this thread: make sockets in a task, or in `block_on`",
+        )
+    })
+}

@@ -1,0 +1,354 @@
+//! A TCP connection.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, RecvBuf};
+use isochrome_runtime::op::{Address, Completion, Op, Port, Received, Yield};
+use isochrome_runtime::{Descriptor, Handle};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::addr::{ToAddrs, resolve};
+use crate::split::{self, ReadHalf, WriteHalf};
+
+/// A TCP connection.
+///
+/// All calls take `&self`; reading and writing may go on in different tasks,
+/// and several tasks that read (or write) take turns, one operation at a time.
+///
+/// Dropping it closes the connection when the last operation in flight has
+/// ended; the peer sees the end of the stream.
+pub struct TcpStream {
+    recv: Port,
+    send: Port,
+    /// What a `read` left of a lease, to be given out first.
+    left: Mutex<Option<RecvBuf>>,
+}
+
+impl TcpStream {
+    /// Connects to one of the addresses that `to` stands for, trying one after
+    /// another.
+    ///
+    /// Dropping the future gives the attempt up and closes its socket.
+    ///
+    /// # Errors
+    ///
+    /// That of the last address, or of the look-up (see
+    /// [`resolve`](crate::resolve)); if called outside a runtime.
+    pub async fn connect(to: impl ToAddrs) -> io::Result<TcpStream> {
+        let runtime = crate::runtime()?;
+        let mut last = None;
+        for addr in resolve(to).await? {
+            match connect_one(addr, &runtime).await {
+                Ok(stream) => return Ok(stream),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Takes a connected std socket over.
+    ///
+    /// # Errors
+    ///
+    /// If its mode cannot be set, or outside a runtime.
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        let descriptor = Descriptor::new(stream.into(), &crate::runtime()?)?;
+        Ok(TcpStream::on(descriptor))
+    }
+
+    /// What an accept gave, which has the right mode.
+    pub(crate) fn accepted(fd: OwnedFd, runtime: &Handle) -> TcpStream {
+        TcpStream::on(Descriptor::prepared(fd, runtime))
+    }
+
+    fn on(descriptor: Arc<Descriptor>) -> TcpStream {
+        TcpStream {
+            recv: Port::new(descriptor.clone()),
+            send: Port::new(descriptor),
+            left: Mutex::new(None),
+        }
+    }
+
+    // -- receiving --------------------------------------------------------
+
+    /// Receives what is there, as a lease on a buffer of the runtime's: a
+    /// connection that waits owns none. An empty lease is the end of the
+    /// stream.
+    ///
+    /// Dropping the future loses nothing: what has arrived stays here.
+    ///
+    /// # Errors
+    ///
+    /// What recv(2) answers; a reset, mostly.
+    pub fn recv(&self) -> impl Future<Output = io::Result<RecvBuf>> + Send + '_ {
+        poll_fn(|cx| self.poll_recv(cx))
+    }
+
+    /// The poll form of [`recv`](TcpStream::recv).
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`.
+    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
+        if let Some(left) = self.left().take() {
+            return Poll::Ready(Ok(left));
+        }
+        loop {
+            // A readiness that a `read` waited for is no data.
+            if let Some(buf) = lease(ready!(self.recv.poll_next(cx, || Op::Recv)))? {
+                return Poll::Ready(Ok(buf));
+            }
+        }
+    }
+
+    /// Reads into borrowed memory, and returns how many bytes: straight into
+    /// it where the driver works by readiness, else a copy out of a lease. 0
+    /// is the end of the stream, or an empty `buf`.
+    ///
+    /// Dropping the future loses nothing: what has arrived stays here.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](TcpStream::recv).
+    pub fn read<'a>(
+        &'a self,
+        buf: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<usize>> + Send + 'a {
+        poll_fn(|cx| self.poll_read(cx, buf))
+    }
+
+    /// The poll form of [`read`](TcpStream::read).
+    ///
+    /// # Errors
+    ///
+    /// As for `read`.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let left = self.left().take();
+        if let Some(lease) = left {
+            return Poll::Ready(Ok(self.copy(lease, buf)));
+        }
+        loop {
+            match ready!(self.recv.poll_recv(cx, buf)) {
+                Received::Here(result) => return Poll::Ready(result),
+                Received::Elsewhere(completion) => {
+                    if let Some(lease) = lease(completion)? {
+                        return Poll::Ready(Ok(self.copy(lease, buf)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads into a buffer that is handed over, as completion users know it,
+    /// and hands it back with the number of bytes.
+    ///
+    /// Dropping the future drops the buffer, and loses nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](TcpStream::recv).
+    pub async fn read_owned<B: IoBufMut>(&self, mut buf: B) -> (io::Result<usize>, B) {
+        let result = self.read(buf.bytes_mut()).await;
+        (result, buf)
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, Option<RecvBuf>> {
+        // Nothing that can panic runs under the lock.
+        self.left.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn copy(&self, mut lease: RecvBuf, buf: &mut [u8]) -> usize {
+        let n = lease.len().min(buf.len());
+        buf[..n].copy_from_slice(&lease[..n]);
+        if n < lease.len() {
+            lease.advance(n);
+            *self.left() = Some(lease);
+        }
+        n
+    }
+
+    // -- sending ----------------------------------------------------------
+
+    /// Sends some of the bytes, and hands the buffer back with their number: a
+    /// lease, a `Vec<u8>`, or anything else that is [`IoBuf`]. Nothing is
+    /// copied in user space.
+    ///
+    /// Dropping the future leaves open whether any of it was sent.
+    ///
+    /// # Errors
+    ///
+    /// What send(2) answers. A broken pipe is an error, never a signal.
+    pub async fn send<B: IoBuf>(&self, buf: B) -> (io::Result<usize>, B) {
+        self.transmit(buf, false).await
+    }
+
+    /// Sends all bytes, and hands the buffer back.
+    ///
+    /// Dropping the future leaves open how much was sent: the stream is of no
+    /// use afterwards but to be closed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](TcpStream::send); how much was sent is not known then.
+    pub async fn send_all<B: IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
+        let len = buf.bytes().len();
+        let (result, buf) = self.transmit(buf, true).await;
+        let result = match result {
+            Ok(n) if n == len => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(e) => Err(e),
+        };
+        (result, buf)
+    }
+
+    async fn transmit<B: IoBuf>(&self, buf: B, all: bool) -> (io::Result<usize>, B) {
+        if buf.bytes().is_empty() {
+            return (Ok(0), buf);
+        }
+        let data = Lent::new(buf);
+        let op = Op::Send { data, from: 0, all };
+        let (completion, op) = self.send.run(op).await;
+        let Op::Send { data, .. } = op else {
+            unreachable!("a port gives back the operation it was given")
+        };
+        (completion.map(count), data.into_inner())
+    }
+
+    // -- the rest ---------------------------------------------------------
+
+    /// Ends one direction or both: shutdown(2). Ending the writing half tells
+    /// the peer that no more will come.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is gone already.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket().shutdown(how)
+    }
+
+    /// Whether small segments are sent at once: TCP_NODELAY in tcp(7).
+    ///
+    /// # Errors
+    ///
+    /// What setsockopt(2) answers.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.socket().set_tcp_nodelay(on)
+    }
+
+    /// See [`set_nodelay`](TcpStream::set_nodelay).
+    ///
+    /// # Errors
+    ///
+    /// What getsockopt(2) answers.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.socket().tcp_nodelay()
+    }
+
+    /// What closing does with bytes not sent yet: SO_LINGER in socket(7). Zero
+    /// resets the connection.
+    ///
+    /// # Errors
+    ///
+    /// What setsockopt(2) answers.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.socket().set_linger(linger)
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// What getsockname(2) answers.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        inet(self.socket().local_addr()?)
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    ///
+    /// What getpeername(2) answers: the connection is gone, mostly.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        inet(self.socket().peer_addr()?)
+    }
+
+    /// Two owned halves, for two tasks. (Sharing `&self`, or an `Arc`, does as
+    /// well; the halves end their direction when they are dropped.)
+    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+        split::split(self)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&**self.recv.descriptor())
+    }
+}
+
+/// The lease in a completion; `None` if it was only readiness.
+fn lease(completion: Completion) -> io::Result<Option<RecvBuf>> {
+    match completion? {
+        Yield::Buf(buf) => Ok(Some(buf)),
+        Yield::Done(_) | Yield::Socket(_) => Ok(None),
+    }
+}
+
+fn count(yielded: Yield) -> usize {
+    match yielded {
+        Yield::Done(n) => n,
+        Yield::Buf(_) | Yield::Socket(_) => 0,
+    }
+}
+
+/// The address of a TCP socket.
+pub(crate) fn inet(addr: SockAddr) -> io::Result<SocketAddr> {
+    addr.as_socket()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not an IP socket"))
+}
+
+/// A TCP socket in the mode that the runtime's driver needs.
+pub(crate) fn new_socket(addr: SocketAddr, runtime: &Handle) -> io::Result<Socket> {
+    let mut kind = Type::STREAM.cloexec();
+    if runtime.nonblocking() {
+        kind = kind.nonblocking();
+    }
+    Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
+}
+
+async fn connect_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpStream> {
+    let socket = new_socket(addr, runtime)?;
+    let stream = TcpStream::on(Descriptor::prepared(socket.into(), runtime));
+    let address = Box::new(Address::from(addr));
+    let (connected, _) = stream.send.run(Op::Connect(address)).await;
+    connected.map(|_| stream)
+}
+
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.recv.descriptor().as_fd()
+    }
+}
+
+impl AsRawFd for TcpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.recv.descriptor().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream")
+            .field("fd", &self.as_raw_fd())
+            .field("local", &self.local_addr().ok())
+            .field("peer", &self.peer_addr().ok())
+            .finish()
+    }
+}

@@ -1,0 +1,146 @@
+//! What completions bring: the second half of the driver.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+use isochrome_runtime::buf::RecvBuf;
+use isochrome_runtime::op::{Completion, Yield};
+
+use crate::Proactor;
+use crate::buffers::{Buffers, Claimed};
+use crate::operation::{Duty, Kind, Operation, Stage, Wish};
+use crate::table::Key;
+
+/// Results at and beyond this are the kernel's own, for restarting system
+/// calls; a cancelled operation that ran in a kernel thread leaks them.
+const ERESTARTSYS: i32 = 512;
+
+impl Proactor {
+    /// Handles the completions that are there, and says how many they were.
+    pub(crate) fn reap(&mut self) -> usize {
+        // No more than are there now: without deferred completions the kernel
+        // could go on for ever, and the tasks want their turn.
+        let ready = self.ring.ready();
+        for _ in 0..ready {
+            match self.ring.pop() {
+                Some(entry) => self.complete(&entry),
+                None => break,
+            }
+        }
+        ready
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry) {
+        let key = Key::from_raw(entry.user_data());
+        let more = cqueue::more(entry.flags());
+        let claimed = self.buffers.claim(entry.flags());
+        let operation = match key {
+            Key::WAKE => {
+                self.wake_armed = more;
+                None
+            }
+            Key::CANCEL => None,
+            key => {
+                let found = self.table.get_mut(key);
+                self.strangers += u64::from(found.is_none());
+                found
+            }
+        };
+        let Some(operation) = operation else {
+            if let Some(claimed) = claimed {
+                self.buffers.put(claimed);
+            }
+            return;
+        };
+
+        let result = match entry.result() {
+            n @ 0.. => Ok(n as usize),
+            e if e <= -ERESTARTSYS => Err(libc::ECANCELED),
+            e => Err(-e),
+        };
+        let duty = operation.duty(result, more);
+        let completion = yielded(operation, result, claimed, &self.buffers);
+        match duty {
+            Duty::Deliver => {
+                let untaken = operation.op.deliver(completion);
+                if operation.wish == Wish::Go && untaken >= operation.kind.cap() {
+                    operation.wish = Wish::Pause;
+                    self.cancels.push_back(key);
+                }
+            }
+            Duty::Finish => {
+                if let Some(operation) = self.table.remove(key) {
+                    operation.op.finish(completion);
+                }
+            }
+            Duty::Pause => {
+                if let Some(operation) = self.table.remove(key) {
+                    operation.op.pause();
+                }
+            }
+            Duty::Starve => {
+                operation.stage = Stage::Starved;
+                self.starved.push_back(key);
+            }
+            Duty::Resend => {
+                operation.advance(result.unwrap_or(0));
+                self.start(key);
+            }
+            Duty::Wait => {}
+        }
+    }
+}
+
+/// Makes of a result what the asker gets, and adopts what it brings.
+fn yielded(
+    operation: &mut Operation,
+    result: Result<usize, i32>,
+    claimed: Option<Claimed>,
+    buffers: &Buffers,
+) -> Completion {
+    let value = match (operation.kind, result) {
+        (Kind::Recv, Ok(n)) => {
+            operation.hungry = false;
+            return Ok(Yield::Buf(received(operation, n, claimed, buffers)));
+        }
+        (Kind::Accept, Ok(fd)) => {
+            // SAFETY: the kernel has just opened it for this operation, and
+            // told nobody else.
+            Ok(Yield::Socket(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+        }
+        (Kind::Send, Ok(n)) => {
+            operation.sent += n;
+            Ok(Yield::Done(operation.sent))
+        }
+        // For a poll, the events that are there: each is an answer.
+        (Kind::Connect | Kind::Poll, Ok(_)) => Ok(Yield::Done(0)),
+        (_, Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
+    };
+    if let Some(claimed) = claimed {
+        buffers.put(claimed);
+    }
+    value
+}
+
+fn received(
+    operation: &mut Operation,
+    len: usize,
+    claimed: Option<Claimed>,
+    buffers: &Buffers,
+) -> RecvBuf {
+    match (claimed, operation.private.take()) {
+        (Some(claimed), _) if len > 0 => buffers.lease(claimed, len),
+        (None, Some(private)) if len > 0 => {
+            // SAFETY: this is the completion of the one-shot receive into
+            // `private`, and the last that it has.
+            unsafe { private.lease(len) }
+        }
+        (claimed, _) => {
+            if let Some(claimed) = claimed {
+                buffers.put(claimed);
+            }
+            RecvBuf::empty()
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The driver: what the runtime calls.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::Fd;
+use isochrome_runtime::buf::Pool;
+use isochrome_runtime::driver::{Driver, Unpark};
+use isochrome_runtime::eventfd::EventFd;
+use isochrome_runtime::op::InFlight;
+
+use crate::Proactor;
+use crate::buffers::{Buffers, Private};
+use crate::operation::{Operation, Stage, Wish, cancel_all_entry, cancel_entry, wake_entry};
+use crate::ring::{Entered, Ring};
+use crate::setup::{Config, SetupError, Step};
+use crate::table::{Key, Table};
+
+/// How long a sleep is when the kernel is out of memory or of room: it may
+/// have both again without a completion that tells.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// Between two rounds of cancels at shutdown: what ran in a kernel thread when
+/// the first came may be cancelled by the next.
+const ROUND: Duration = Duration::from_millis(10);
+
+/// For a driver that is dropped and was not shut down.
+const SHORT_GRACE: Duration = Duration::from_millis(200);
+
+impl Proactor {
+    pub(crate) fn with_config(config: &Config) -> Result<Proactor, SetupError> {
+        let ring = Ring::new(config)?;
+        let wake = EventFd::new().map_err(|e| SetupError::new(Step::Wake, e))?;
+        let wake = Arc::new(wake);
+        let pool = Pool::new(config.buffers, config.buffer_size, wake.clone());
+        let buffers =
+            Buffers::register(&ring, pool).map_err(|e| SetupError::new(Step::Buffers, e))?;
+        Ok(Proactor {
+            ring,
+            buffers,
+            table: Table::new(),
+            wake,
+            wake_armed: false,
+            cancels: VecDeque::new(),
+            backlog: VecDeque::new(),
+            starved: VecDeque::new(),
+            doomed: Vec::new(),
+            strangers: 0,
+            closed: false,
+            leaked: 0,
+        })
+    }
+
+    /// Pushes an operation, or queues it if there is no room or a queue.
+    pub(crate) fn start(&mut self, key: Key) {
+        let pushed = self.backlog.is_empty() && self.push(key);
+        if !pushed {
+            if let Some(operation) = self.table.get_mut(key) {
+                operation.stage = Stage::Queued;
+                self.backlog.push_back(key);
+            }
+        }
+    }
+
+    /// Pushes an operation, if it still is to be; `false` for want of room.
+    fn push(&mut self, key: Key) -> bool {
+        let Some(operation) = self.table.get_mut(key) else {
+            return true;
+        };
+        if operation.stage == Stage::Doomed {
+            return true;
+        }
+        let entry = operation.entry(key);
+        // SAFETY: what the entry points to belongs to the operation, which
+        // stays in the table until its last completion, or is leaked.
+        let pushed = unsafe { self.ring.push(&entry) };
+        if pushed {
+            operation.stage = Stage::Pushed;
+        }
+        pushed
+    }
+
+    /// Moves what waits into the submission queue; `false` if some of it has
+    /// no room there. Cancels go first, so that no crowd of new operations
+    /// keeps an old one alive.
+    fn fill(&mut self, arm_wake: bool) -> bool {
+        if arm_wake && !self.wake_armed {
+            let entry = wake_entry(Fd(self.wake.as_raw_fd()));
+            // SAFETY: a poll points to nothing.
+            self.wake_armed = unsafe { self.ring.push(&entry) };
+            if !self.wake_armed {
+                return false;
+            }
+        }
+        while let Some(&key) = self.cancels.front() {
+            // SAFETY: a cancel points to nothing.
+            if self.table.contains(key) && !unsafe { self.ring.push(&cancel_entry(key)) } {
+                return false;
+            }
+            self.cancels.pop_front();
+        }
+        while let Some(&key) = self.backlog.front() {
+            if !self.push(key) {
+                return false;
+            }
+            self.backlog.pop_front();
+        }
+        true
+    }
+
+    /// Finishes what was cancelled before the kernel heard of it. Not in
+    /// `cancel` itself, which is no place to wake anybody.
+    fn end_doomed(&mut self) -> usize {
+        let mut ended = 0;
+        while let Some(key) = self.doomed.pop() {
+            if let Some(operation) = self.table.remove(key) {
+                operation.op.finish(Err(canceled()));
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Starts the receives again that found no buffer in an earlier turn.
+    ///
+    /// Tasks have run since, and may have given buffers back: as many receives
+    /// as there are buffers go on with those, the longest waiting first. The
+    /// others, and those that starve for the second time in a row, because
+    /// quicker ones keep taking the buffers, get one of their own. Nobody
+    /// starves longer than a turn, so a worker never sleeps on it.
+    fn feed_starved(&mut self) {
+        let mut buffers = self.buffers.lent();
+        while let Some(key) = self.starved.pop_front() {
+            let Some(operation) = self.table.get_mut(key) else {
+                continue;
+            };
+            if buffers > 0 && !operation.hungry {
+                buffers -= 1;
+            } else {
+                operation.private = Some(Private::new(self.buffers.size()));
+            }
+            operation.hungry = true;
+            self.start(key);
+        }
+    }
+
+    /// Leaves the kernel some time for what it could not do just now.
+    fn take_breath(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let breath = wait.map_or(BREATH, |wait| wait.min(BREATH));
+        // Busy or not, the next park tries again.
+        let _: Entered = self.ring.sleep(breath)?;
+        self.reap();
+        Ok(())
+    }
+
+    /// Cancels everything and waits for it to end, until `deadline`.
+    fn drain(&mut self, deadline: Instant) {
+        loop {
+            self.reap();
+            if self.table.len() == 0 {
+                return;
+            }
+            // SAFETY: a cancel points to nothing. (If there is no room, the
+            // queue is submitted now, and the next round has room.)
+            let _ = unsafe { self.ring.push(&cancel_all_entry()) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let entered = if self.ring.ready() > 0 {
+                self.ring.submit()
+            } else {
+                self.ring.submit_and_sleep(Some(left.min(ROUND)))
+            };
+            let done = match entered {
+                Ok(Entered::Done) => self.reap() > 0,
+                Ok(Entered::Busy) => self.ring.sleep(left.min(BREATH)).is_err(),
+                // Not ours to enter any more, or forbidden: nothing will come.
+                Err(_) => return,
+            };
+            if left.is_zero() && !done {
+                return;
+            }
+        }
+    }
+}
+
+impl Driver for Proactor {
+    fn name(&self) -> &'static str {
+        "proactor"
+    }
+
+    fn nonblocking(&self) -> bool {
+        false
+    }
+
+    fn submit(&mut self, op: InFlight) -> Result<(), InFlight> {
+        if self.closed {
+            op.finish(Err(canceled()));
+            return Ok(());
+        }
+        let operation = Operation::new(op);
+        let key = self.table.insert(operation);
+        if let Some(operation) = self.table.get_mut(key) {
+            operation.op.set_key(key.raw());
+        }
+        self.start(key);
+        Ok(())
+    }
+
+    fn cancel(&mut self, key: u64) {
+        let key = Key::from_raw(key);
+        let Some(operation) = self.table.get_mut(key) else {
+            return;
+        };
+        let wish = std::mem::replace(&mut operation.wish, Wish::End);
+        match operation.stage {
+            // If it was to pause, its cancel is on the way.
+            Stage::Pushed if wish == Wish::Go => self.cancels.push_back(key),
+            Stage::Pushed | Stage::Doomed => {}
+            Stage::Queued | Stage::Starved => {
+                operation.stage = Stage::Doomed;
+                self.doomed.push(key);
+            }
+        }
+    }
+
+    fn park(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let may_sleep = wait != Some(Duration::ZERO);
+        let mut seen = self.end_doomed();
+        self.buffers.refill();
+        self.feed_starved();
+        loop {
+            let complete = self.fill(may_sleep);
+            // Whoever gets something now must not wait for the rest, and what
+            // has no room yet must not wait for what has (rule 3 of the crate).
+            let sleep = may_sleep && complete && seen == 0 && self.ring.ready() == 0;
+            let entered = if sleep {
+                self.ring.submit_and_sleep(wait)?
+            } else if self.ring.due() {
+                self.ring.submit()?
+            } else {
+                Entered::Done
+            };
+            let reaped = self.reap();
+            seen += reaped;
+            match entered {
+                Entered::Done if complete => return Ok(()),
+                Entered::Done => {}
+                // What was reaped may have made room: the next park sees.
+                Entered::Busy if seen > 0 || !may_sleep => return Ok(()),
+                Entered::Busy => return self.take_breath(wait),
+            }
+        }
+    }
+
+    fn unparker(&self) -> Arc<dyn Unpark> {
+        self.wake.clone()
+    }
+
+    fn shutdown(&mut self, grace: Duration) -> usize {
+        if !self.closed {
+            self.closed = true;
+            // What the kernel has not heard of ends here.
+            let idle: Vec<Key> = self.table.keys().collect();
+            for key in idle {
+                if let Some(operation) = self.table.get_mut(key) {
+                    operation.wish = Wish::End;
+                    if operation.stage != Stage::Pushed {
+                        operation.stage = Stage::Doomed;
+                        self.doomed.push(key);
+                    }
+                }
+            }
+            self.end_doomed();
+        }
+        self.drain(Instant::now() + grace);
+        let mut leaked = 0;
+        for operation in self.table.drain() {
+            std::mem::forget(operation.private);
+            operation.op.leak();
+            leaked += 1;
+        }
+        self.leaked += leaked;
+        // Else the kernel may still receive into them: they stay for ever.
+        if self.leaked == 0 {
+            self.buffers.unregister(&self.ring);
+        }
+        leaked
+    }
+}
+
+impl Drop for Proactor {
+    fn drop(&mut self) {
+        self.shutdown(SHORT_GRACE);
+    }
+}
+
+fn canceled() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECANCELED)
+}

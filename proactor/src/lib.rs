@@ -1,0 +1,119 @@
+//! The io_uring driver of [isochrome](https://docs.rs/isochrome).
+//!
+//! A [`Proactor`] is a [`Driver`](isochrome_runtime::driver::Driver): it hands
+//! the operations of one worker to the kernel, through a ring of the worker's
+//! own, and delivers what the kernel completes. [`probe`] says whether that
+//! works on this machine, by doing it.
+//!
+//! # Roles
+//!
+//! | file | role |
+//! |---|---|
+//! | `setup` | which ring is built, and the error if none can be |
+//! | `ring` | the ring: push, enter, pop |
+//! | `buffers` | receive buffers that the kernel chooses from |
+//! | `table` | operations in flight, by key |
+//! | `operation` | one operation: its stages, its entry, what a completion means |
+//! | `driver` | what the runtime calls: submit, cancel, park, shutdown |
+//! | `completion` | what completions do |
+//! | `probe` | the trial run |
+//!
+//! # Rules
+//!
+//! 1. An operation stays in the table from `submit` to its last completion,
+//!    the one without MORE. Nothing else ends it once it was pushed: no
+//!    cancel, no failed enter, no drop of the driver. What the kernel does not
+//!    give back in time at shutdown is leaked.
+//! 2. What goes into the kernel goes in `park`, by one enter a turn: `submit`
+//!    and `cancel` only fill queues, and no queue forgets (the submission
+//!    queue, behind it the backlog, and the cancels beside it).
+//! 3. `park` sleeps only if nothing was delivered in this call, nothing can be
+//!    delivered now, nothing waits for room in the submission queue, and the
+//!    poll on the wake source is in the ring: pushed before the sleep or armed
+//!    since an earlier one.
+//! 4. Every poll or multishot is over when a completion comes without MORE,
+//!    whatever its result: the wake poll is pushed again before the next
+//!    sleep, a subscription by its asker.
+//! 5. Wakers run in `park`, `shutdown` and drop only, with the table in order:
+//!    an operation that is finished has left it.
+
+mod buffers;
+mod completion;
+mod driver;
+mod operation;
+mod probe;
+mod ring;
+mod setup;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use isochrome_runtime::eventfd::EventFd;
+
+pub use probe::probe;
+pub use setup::{SetupError, Step};
+
+use buffers::Buffers;
+use operation::Operation;
+use ring::Ring;
+use setup::Config;
+use table::{Key, Table};
+
+/// The io_uring driver of one worker.
+///
+/// It owns a ring of 256 entries (fewer if locked memory is short), 512
+/// receive buffers of 16 KiB (8 MiB of address space, which take memory when
+/// they are first used), and an eventfd.
+///
+/// Dropping it ends what is in flight, for at most 200 ms, as
+/// [`shutdown`](isochrome_runtime::driver::Driver::shutdown) does.
+pub struct Proactor {
+    ring: Ring,
+    buffers: Buffers,
+    table: Table<Operation>,
+    wake: Arc<EventFd>,
+    /// The poll on `wake` is in the ring.
+    wake_armed: bool,
+    /// Pushed operations that a cancel has to be pushed for.
+    cancels: VecDeque<Key>,
+    /// Operations that found no room in the submission queue.
+    backlog: VecDeque<Key>,
+    /// Receives that found no buffer.
+    starved: VecDeque<Key>,
+    /// Operations that were cancelled out of the two queues above.
+    doomed: Vec<Key>,
+    /// Completions of nothing that is known; ignored, and shown by `Debug`.
+    strangers: u64,
+    closed: bool,
+    leaked: usize,
+}
+
+impl Proactor {
+    /// Makes a driver. To be called on the thread of the worker: the kernel
+    /// lets no other use the ring.
+    ///
+    /// # Errors
+    ///
+    /// A [`SetupError`], wrapped; see [`probe`], which tells beforehand.
+    pub fn new() -> io::Result<Proactor> {
+        Ok(Proactor::with_config(&Config::default())?)
+    }
+}
+
+impl fmt::Debug for Proactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proactor")
+            .field("in_flight", &self.table.len())
+            .field("backlog", &self.backlog.len())
+            .field("starved", &self.starved.len())
+            .field("buffers_lent", &self.buffers.lent())
+            .field("strangers", &self.strangers)
+            .field("leaked", &self.leaked)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,299 @@
+//! One operation in the table: what it is, where it is, and what a completion
+//! means for it.
+//!
+//! ```text
+//!            start, SQ full            fill               complete: Finish,
+//!   submit ----------------> Queued ---------> Pushed ---------------------> gone
+//!      |                       |  \             ^  |     Pause
+//!      +-----------------------|---\------------+  | complete: Starve
+//!        start                 |    \ start     |  v
+//!                       cancel |     +------- Starved
+//!                              v   feed_starved |
+//!                           Doomed <------------+
+//!                              |       cancel
+//!                              +-------------------> gone
+//!                                 end_doomed
+//! ```
+//!
+//! Only in `Pushed` may the kernel know of it, and touch its memory: in every
+//! other stage it can be finished on the spot. `complete: Resend` leads from
+//! `Pushed` through `start` again.
+
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{opcode, squeue};
+use isochrome_runtime::op::{InFlight, Interest, Op};
+
+use crate::buffers::{GROUP, Private};
+use crate::table::Key;
+
+/// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h`.
+const POLL_FIRST: u16 = 1 << 0;
+/// `IORING_RECV_MULTISHOT`, likewise.
+const MULTISHOT: u16 = 1 << 1;
+
+/// More than this is not sent at once: the kernel's own `MAX_RW_COUNT`.
+const MOST: usize = 0x7fff_f000;
+
+/// Which [`Op`] it is, without asking the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Accept,
+    Connect,
+    Recv,
+    Send,
+    Poll,
+}
+
+impl Kind {
+    /// How many untaken completions make a subscription pause. The first is an
+    /// accept queue's worth; the second keeps one connection, whose task is
+    /// slow, from taking the buffers of all. Thin air, both.
+    pub(crate) fn cap(self) -> usize {
+        match self {
+            Kind::Accept => 64,
+            Kind::Recv => 4,
+            Kind::Connect | Kind::Send | Kind::Poll => usize::MAX,
+        }
+    }
+
+    fn is_subscription(self) -> bool {
+        matches!(self, Kind::Accept | Kind::Recv)
+    }
+}
+
+/// Where it is; see the [module](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Queued,
+    Pushed,
+    Starved,
+    Doomed,
+}
+
+/// What is wanted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To go on.
+    Go,
+    /// To stop for now, because too much of it is untaken. Nobody is told: it
+    /// ends as if it had nothing more to say.
+    Pause,
+    /// To end: it was cancelled from outside.
+    End,
+}
+
+/// What a completion asks of the driver.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Hand it over; more will come.
+    Deliver,
+    /// Hand it over as the last.
+    Finish,
+    /// End without a word ([`Wish::Pause`]).
+    Pause,
+    /// Wait for a buffer.
+    Starve,
+    /// Send the rest.
+    Resend,
+    /// Nothing: a one-shot operation that is not over yet.
+    Wait,
+}
+
+pub(crate) struct Operation {
+    pub(crate) op: InFlight,
+    pub(crate) kind: Kind,
+    pub(crate) stage: Stage,
+    pub(crate) wish: Wish,
+    /// A receive that starved, and has not received since.
+    pub(crate) hungry: bool,
+    /// Where a hungry receive receives to if the ring is empty.
+    pub(crate) private: Option<Private>,
+    /// How much was sent by earlier steps.
+    pub(crate) sent: usize,
+    /// How much is to be sent before it is done: all or, if any will do, one.
+    pub(crate) goal: usize,
+}
+
+impl Operation {
+    pub(crate) fn new(op: InFlight) -> Operation {
+        let (kind, goal) = op.with_op(|op| match op {
+            Op::Accept => (Kind::Accept, 0),
+            Op::Connect(_) => (Kind::Connect, 0),
+            Op::Recv => (Kind::Recv, 0),
+            Op::Send { data, from, all } => {
+                let rest = data.len().saturating_sub(*from);
+                (Kind::Send, if *all { rest } else { rest.min(1) })
+            }
+            Op::Poll(_) => (Kind::Poll, 0),
+        });
+        Operation {
+            op,
+            kind,
+            stage: Stage::Queued,
+            wish: Wish::Go,
+            hungry: false,
+            private: None,
+            sent: 0,
+            goal,
+        }
+    }
+
+    /// Keeps the place after `n` bytes of a [`Duty::Resend`].
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.op.with_op(|op| {
+            if let Op::Send { from, .. } = op {
+                *from += n;
+            }
+        });
+    }
+
+    /// What to do about a completion with this result.
+    pub(crate) fn duty(&self, result: Result<usize, i32>, more: bool) -> Duty {
+        let left = self.goal.saturating_sub(self.sent);
+        duty(self.kind, self.wish, left, result, more)
+    }
+
+    /// The entry that starts it, or starts it again.
+    ///
+    /// What it points to is owned by the [`InFlight`] and by `private`, and
+    /// neither moves it.
+    pub(crate) fn entry(&mut self, key: Key) -> squeue::Entry {
+        let fd = Fd(self.op.fd());
+        let (private, hungry) = (&mut self.private, self.hungry);
+        let entry = self.op.with_op(|op| match op {
+            Op::Accept => opcode::AcceptMulti::new(fd)
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+            Op::Connect(address) => {
+                opcode::Connect::new(fd, address.as_ptr(), address.size()).build()
+            }
+            Op::Recv => match private {
+                Some(private) => {
+                    let (to, len) = private.space();
+                    opcode::Recv::new(fd, to, len).build()
+                }
+                None => recv_multishot(fd, hungry),
+            },
+            Op::Send { data, from, all } => {
+                let rest = data.len().saturating_sub(*from);
+                let start = data.as_ptr().wrapping_add(data.len() - rest);
+                let wait_all = if *all { libc::MSG_WAITALL } else { 0 };
+                opcode::Send::new(fd, start, rest.min(MOST) as u32)
+                    .flags(libc::MSG_NOSIGNAL | wait_all)
+                    .build()
+            }
+            Op::Poll(interest) => {
+                let events = match interest {
+                    Interest::Read => libc::POLLIN,
+                    Interest::Write => libc::POLLOUT,
+                };
+                opcode::PollAdd::new(fd, events as u32).build()
+            }
+        });
+        entry.user_data(key.raw())
+    }
+}
+
+/// What a completion means for an operation with `left` bytes to be sent.
+///
+/// Whether it is the last is told by `more` and by nothing else. A result that
+/// is no error counts, whatever was wished.
+fn duty(kind: Kind, wish: Wish, left: usize, result: Result<usize, i32>, more: bool) -> Duty {
+    match (kind, result, wish) {
+        _ if more && kind.is_subscription() => Duty::Deliver,
+        _ if more => Duty::Wait,
+        // If nothing was sent, sending again would send nothing again.
+        (Kind::Send, Ok(n), Wish::Go) if n > 0 && n < left => Duty::Resend,
+        (Kind::Recv, Err(libc::ENOBUFS), Wish::Go) => Duty::Starve,
+        (Kind::Recv, Err(libc::ENOBUFS), Wish::Pause) => Duty::Pause,
+        (_, Err(libc::ECANCELED), Wish::Pause) => Duty::Pause,
+        _ => Duty::Finish,
+    }
+}
+
+/// A multishot receive into the ring's buffers.
+///
+/// A new one waits for data before it looks for a buffer: an idle socket would
+/// otherwise get ENOBUFS when the ring is empty, and would try a receive in
+/// vain when it is not. A hungry one knows that data is there. (Built from the
+/// one-shot entry because the crate's multishot entry has no such flag.)
+pub(crate) fn recv_multishot(fd: Fd, hungry: bool) -> squeue::Entry {
+    let poll_first = if hungry { 0 } else { POLL_FIRST };
+    opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+        .buf_group(GROUP)
+        .ioprio(MULTISHOT | poll_first)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+}
+
+/// The entry that cancels an operation. It completes only if it finds nothing.
+pub(crate) fn cancel_entry(key: Key) -> squeue::Entry {
+    opcode::AsyncCancel::new(key.raw())
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(Key::CANCEL.raw())
+}
+
+/// The entry that cancels everything. It completes only if it fails, so that
+/// waiting for a completion after it waits for those that it cancelled.
+pub(crate) fn cancel_all_entry() -> squeue::Entry {
+    opcode::AsyncCancel2::new(CancelBuilder::any().all())
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(Key::CANCEL.raw())
+}
+
+/// The entry that waits for wakes from other threads.
+pub(crate) fn wake_entry(fd: Fd) -> squeue::Entry {
+    opcode::PollAdd::new(fd, libc::POLLIN as u32)
+        .multi(true)
+        .build()
+        .user_data(Key::WAKE.raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Wish::{End, Go, Pause};
+
+    const CANCELED: Result<usize, i32> = Err(libc::ECANCELED);
+    const NO_BUFFER: Result<usize, i32> = Err(libc::ENOBUFS);
+
+    #[test]
+    fn a_subscription_goes_on_by_more_alone() {
+        for kind in [Kind::Accept, Kind::Recv] {
+            for wish in [Go, Pause, End] {
+                // Even an end of file, and even after a cancel.
+                for n in [0, 7] {
+                    assert_eq!(duty(kind, wish, 0, Ok(n), true), Duty::Deliver);
+                    assert_eq!(duty(kind, wish, 0, Ok(n), false), Duty::Finish);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_is_no_error_and_a_cancel_is() {
+        assert_eq!(duty(Kind::Recv, Pause, 0, CANCELED, false), Duty::Pause);
+        assert_eq!(duty(Kind::Recv, Pause, 0, NO_BUFFER, false), Duty::Pause);
+        assert_eq!(duty(Kind::Recv, End, 0, CANCELED, false), Duty::Finish);
+        assert_eq!(duty(Kind::Recv, End, 0, NO_BUFFER, false), Duty::Finish);
+        assert_eq!(duty(Kind::Recv, Go, 0, CANCELED, false), Duty::Finish);
+        assert_eq!(duty(Kind::Recv, Go, 0, NO_BUFFER, false), Duty::Starve);
+        // Of no other kind is a buffer a matter.
+        assert_eq!(duty(Kind::Send, Go, 1, NO_BUFFER, false), Duty::Finish);
+        let reset = Err(libc::ECONNRESET);
+        assert_eq!(duty(Kind::Recv, Pause, 0, reset, false), Duty::Finish);
+    }
+
+    #[test]
+    fn a_short_send_goes_on_unless_cancelled_or_stuck() {
+        assert_eq!(duty(Kind::Send, Go, 10, Ok(4), false), Duty::Resend);
+        assert_eq!(duty(Kind::Send, Go, 10, Ok(10), false), Duty::Finish);
+        assert_eq!(duty(Kind::Send, Go, 1, Ok(4), false), Duty::Finish);
+        assert_eq!(duty(Kind::Send, Go, 10, Ok(0), false), Duty::Finish);
+        assert_eq!(duty(Kind::Send, End, 10, Ok(4), false), Duty::Finish);
+        assert_eq!(duty(Kind::Send, Go, 10, Ok(4), true), Duty::Wait);
+    }
+}

@@ -1,0 +1,123 @@
+//! One io_uring, reduced to what the driver does with it.
+//!
+//! # Rules
+//!
+//! 1. The ring is entered by the thread that built it, and by no other: the
+//!    kernel refuses everyone else (EEXIST).
+//! 2. Entering always asks for events (GETEVENTS): completions are made only
+//!    then, and what overflowed comes back only then.
+//! 3. What [`Ring::push`] took is the kernel's, whatever a later enter
+//!    answers: it stays in the queue until an enter takes it.
+
+use std::io;
+use std::time::Duration;
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, squeue};
+
+use crate::setup::{Config, SetupError, negotiate};
+
+pub(crate) struct Ring {
+    uring: IoUring,
+    /// GETEVENTS, and what else goes with every enter.
+    flags: EnterFlags,
+}
+
+/// How an enter went. Errors that a later enter may not meet are in here.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// As asked, or interrupted: look at the completions.
+    Done,
+    /// The kernel took nothing, for want of memory or of room for completions.
+    /// Reap, and come again.
+    Busy,
+}
+
+/// Longest sleep in one enter. A deadline beyond what the kernel can count is
+/// as good as none, and coming back early does no harm.
+const LONGEST: Duration = Duration::from_secs(1_000_000);
+
+impl Ring {
+    pub(crate) fn new(config: &Config) -> Result<Ring, SetupError> {
+        let uring = negotiate(config)?;
+        let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        if uring.params().is_feature_no_iowait() {
+            // The wake poll is always pending: an idle worker would show as
+            // one that waits for a disk.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        Ok(Ring { uring, flags })
+    }
+
+    pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.uring.submitter()
+    }
+
+    /// Queues an entry; `false` if the queue is full. Enters nothing.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to stays valid until the last completion with its
+    /// user data.
+    pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: handed on from the caller.
+        unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+
+    /// How many completions can be popped.
+    pub(crate) fn ready(&mut self) -> usize {
+        self.uring.completion().len()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<cqueue::Entry> {
+        self.uring.completion().next()
+    }
+
+    /// Whether an enter would do something: take entries, make completions
+    /// that are due, or bring back those that overflowed.
+    pub(crate) fn due(&mut self) -> bool {
+        let queue = self.uring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Hands over what was queued, without sleeping.
+    pub(crate) fn submit(&mut self) -> io::Result<Entered> {
+        let queued = self.uring.submission().len();
+        self.enter(queued as u32, 0, None)
+    }
+
+    /// Hands over what was queued and sleeps until there is a completion or
+    /// `limit` (`None`: for ever) has passed.
+    pub(crate) fn submit_and_sleep(&mut self, limit: Option<Duration>) -> io::Result<Entered> {
+        let queued = self.uring.submission().len();
+        self.enter(queued as u32, 1, limit)
+    }
+
+    /// Sleeps as above, but hands nothing over.
+    pub(crate) fn sleep(&mut self, limit: Duration) -> io::Result<Entered> {
+        self.enter(0, 1, Some(limit))
+    }
+
+    fn enter(&mut self, submit: u32, wait: u32, limit: Option<Duration>) -> io::Result<Entered> {
+        let time = limit.map(|limit| Timespec::from(limit.min(LONGEST)));
+        let mut args = SubmitArgs::new();
+        if let Some(time) = &time {
+            args = args.timespec(time);
+        }
+        let (submitter, flags) = (self.uring.submitter(), self.flags.bits());
+        // SAFETY: with EXT_ARG the argument is what `SubmitArgs` is, and it
+        // and the time that it points to live across the call.
+        let answer = unsafe { submitter.enter(submit, wait, flags, Some(&args)) };
+        let Err(error) = answer else {
+            return Ok(Entered::Done);
+        };
+        match error.raw_os_error() {
+            // The time was up, a signal came, or (EBADR) the kernel had no
+            // memory to keep a completion that overflowed: it says so once.
+            Some(libc::ETIME | libc::EINTR | libc::EBADR) => Ok(Entered::Done),
+            Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
+            _ => Err(error),
+        }
+    }
+}

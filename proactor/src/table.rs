@@ -1,0 +1,151 @@
+//! The operations that a driver has in flight, by key.
+//!
+//! A [`Key`] is an index and a generation. The kernel carries it through as
+//! `user_data`, and the runtime as the name to cancel by; either may come back
+//! with the key of something that is long gone, and then finds nothing, where
+//! a pointer would find freed memory or a stranger.
+
+use slab::Slab;
+
+/// What an operation is called: the index of its entry in the low half, the
+/// generation of the table when it was entered in the high half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+/// No entry has this index: keys with it name the driver's own business.
+const RESERVED: u32 = u32::MAX;
+
+impl Key {
+    /// The poll on the wake source.
+    pub(crate) const WAKE: Key = Key::new(RESERVED, 0);
+    /// Every cancel request: what it answers is of no interest, because the
+    /// operation that it names says how it ended.
+    pub(crate) const CANCEL: Key = Key::new(RESERVED, 1);
+
+    const fn new(index: u32, generation: u32) -> Key {
+        Key((generation as u64) << 32 | index as u64)
+    }
+
+    pub(crate) const fn from_raw(raw: u64) -> Key {
+        Key(raw)
+    }
+
+    pub(crate) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    const fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Entries by key.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    entries: Slab<(u32, T)>,
+    /// One for the whole table, and a new one for each entry: an index would
+    /// have to be reused exactly 2^32 insertions later for a stale key to fit.
+    generation: u32,
+}
+
+impl<T> Table<T> {
+    pub(crate) fn new() -> Table<T> {
+        Table {
+            entries: Slab::new(),
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        self.generation = self.generation.wrapping_add(1);
+        let index = self.entries.insert((self.generation, value));
+        debug_assert!(index < RESERVED as usize);
+        Key::new(index as u32, self.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.entries.get_mut(key.index()) {
+            Some((generation, value)) if *generation == key.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        let entry = self.entries.get(key.index());
+        entry.is_some_and(|(generation, _)| *generation == key.generation())
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        if !self.contains(key) {
+            return None;
+        }
+        self.entries.try_remove(key.index()).map(|(_, value)| value)
+    }
+
+    /// Every entry, by key.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        let entries = self.entries.iter();
+        entries.map(|(index, (generation, _))| Key::new(index as u32, *generation))
+    }
+
+    /// Takes every entry out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.entries.drain().map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halves_of_a_key_do_not_mix() {
+        let key = Key::new(0xdead_beef, 0x0123_4567);
+        assert_eq!(key.index(), 0xdead_beef);
+        assert_eq!(key.generation(), 0x0123_4567);
+        assert_eq!(Key::from_raw(key.raw()), key);
+        assert_ne!(Key::WAKE, Key::CANCEL);
+    }
+
+    #[test]
+    fn a_stale_key_does_not_reach_the_next_tenant() {
+        let mut table = Table::new();
+        let first = table.insert("first");
+        assert_eq!(table.remove(first), Some("first"));
+        let second = table.insert("second");
+        assert_eq!(first.index(), second.index(), "the index is reused");
+        assert!(!table.contains(first));
+        assert_eq!(table.get_mut(first), None);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.get_mut(second), Some(&mut "second"));
+    }
+
+    #[test]
+    fn unknown_and_reserved_keys_find_nothing() {
+        let mut table = Table::new();
+        table.insert(1);
+        for key in [Key::WAKE, Key::CANCEL, Key::new(7, 1), Key::new(0, 0)] {
+            assert_eq!(table.get_mut(key), None);
+            assert_eq!(table.remove(key), None);
+        }
+    }
+
+    #[test]
+    fn the_generation_wraps() {
+        let mut table = Table::new();
+        table.generation = u32::MAX;
+        let key = table.insert(());
+        assert_eq!(key.generation(), 0);
+        assert!(table.contains(key));
+        assert_eq!(table.drain().count(), 1);
+        assert_eq!(table.len(), 0);
+    }
+}

@@ -1,0 +1,119 @@
+//! The system calls of single attempts. None of them blocks.
+//!
+//! A signal does not end them: what EINTR interrupts is done again, except for
+//! connect(2), which goes on by itself then.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use isochrome_runtime::op::Interest;
+
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Whether an error means "wait".
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// accept(2) on a socket that is non-blocking.
+pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no address is asked for.
+    let call = || unsafe { libc::accept4(fd, ptr::null_mut(), ptr::null_mut(), flags) as isize };
+    let fd = retry(call)?;
+    // SAFETY: just opened, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// recv(2).
+///
+/// # Safety
+///
+/// `len` bytes can be written at `buf`, and nobody else touches them now.
+pub(crate) unsafe fn recv(fd: RawFd, buf: *mut u8, len: usize) -> io::Result<usize> {
+    // SAFETY: handed on from the caller.
+    retry(|| unsafe { libc::recv(fd, buf.cast(), len, libc::MSG_DONTWAIT) })
+}
+
+/// send(2), without SIGPIPE.
+///
+/// # Safety
+///
+/// `len` bytes can be read at `buf`, and nobody writes them now.
+pub(crate) unsafe fn send(fd: RawFd, buf: *const u8, len: usize) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: handed on from the caller.
+    retry(|| unsafe { libc::send(fd, buf.cast(), len, flags) })
+}
+
+/// connect(2) on a socket that is non-blocking. `false`: it goes on in the
+/// background, and [`take_error`] tells how it ended once there is an event.
+///
+/// # Safety
+///
+/// `len` bytes can be read at `address`.
+pub(crate) unsafe fn connect(
+    fd: RawFd,
+    address: *const libc::sockaddr,
+    len: libc::socklen_t,
+) -> io::Result<bool> {
+    // SAFETY: handed on from the caller.
+    if unsafe { libc::connect(fd, address, len) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        e if matches!(e.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok(false),
+        e => Err(e),
+    }
+}
+
+fn option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let (to, level) = (&raw mut value, libc::SOL_SOCKET);
+    // SAFETY: `len` bytes are written to `value` at most.
+    if unsafe { libc::getsockopt(fd, level, name, to.cast(), &mut len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value)
+}
+
+/// The pending error of a socket, which is cleared: how a connect ended.
+pub(crate) fn take_error(fd: RawFd) -> io::Result<()> {
+    match option(fd, libc::SO_ERROR)? {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Whether it is a TCP socket. Anything else, a pipe for one, is not.
+pub(crate) fn is_tcp(fd: RawFd) -> bool {
+    option(fd, libc::SO_PROTOCOL).is_ok_and(|p| p == libc::IPPROTO_TCP)
+}
+
+/// poll(2): whether the direction is ready at this moment.
+pub(crate) fn poll(fd: RawFd, interest: Interest) -> io::Result<bool> {
+    let mut one = libc::pollfd {
+        fd,
+        events: match interest {
+            Interest::Read => libc::POLLIN | libc::POLLRDHUP,
+            Interest::Write => libc::POLLOUT,
+        },
+        revents: 0,
+    };
+    // SAFETY: one entry is read and written.
+    let n = retry(|| unsafe { libc::poll(&mut one, 1, 0) as isize })?;
+    Ok(n > 0)
+}

@@ -1,0 +1,206 @@
+//! The choice of a driver.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::str::FromStr;
+use std::sync::Once;
+use std::time::Duration;
+
+use isochrome_proactor::Proactor;
+use isochrome_reactor::Reactor;
+use isochrome_runtime::driver::Driver;
+
+/// Chooses the driver where the program does not.
+const VARIABLE: &str = "ISOCHROME_DRIVER";
+
+/// Which driver a runtime uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// The proactor if io_uring works here, else the reactor. The environment
+    /// variable `ISOCHROME_DRIVER` (`auto`, `reactor`, `proactor`) may decide
+    /// otherwise.
+    #[default]
+    Auto,
+    /// epoll.
+    Reactor,
+    /// io_uring. If it does not work here, that is an error.
+    Proactor,
+}
+
+impl FromStr for DriverChoice {
+    type Err = io::Error;
+
+    fn from_str(text: &str) -> io::Result<DriverChoice> {
+        match text {
+            "auto" => Ok(DriverChoice::Auto),
+            "reactor" => Ok(DriverChoice::Reactor),
+            "proactor" => Ok(DriverChoice::Proactor),
+            _ => {
+                let message = format!("`{text}` is no driver: say auto, reactor or proactor");
+                Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DriverChoice::Auto => "auto",
+            DriverChoice::Reactor => "reactor",
+            DriverChoice::Proactor => "proactor",
+        })
+    }
+}
+
+/// How a runtime is to be.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    runtime: isochrome_runtime::Builder,
+    driver: DriverChoice,
+}
+
+impl Builder {
+    /// The defaults: the driver that works here, and as many workers as there
+    /// are processors to use.
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Which driver to use; [`DriverChoice::Auto`] if not said.
+    pub fn driver(mut self, driver: DriverChoice) -> Builder {
+        self.driver = driver;
+        self
+    }
+
+    /// How many workers there are, the thread in `block_on` counted in. At
+    /// least one.
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.runtime = self.runtime.workers(workers);
+        self
+    }
+
+    /// The most threads of the blocking pool; 512 if not said. At least one.
+    pub fn blocking_threads(mut self, threads: usize) -> Builder {
+        self.runtime = self.runtime.blocking_threads(threads);
+        self
+    }
+
+    /// The most closures that wait for a thread of the blocking pool; 10,000
+    /// if not said.
+    pub fn blocking_queue(mut self, closures: usize) -> Builder {
+        self.runtime = self.runtime.blocking_queue(closures);
+        self
+    }
+
+    /// How long the end of the runtime waits for what cannot be cut short;
+    /// see [`isochrome_runtime::Builder::shutdown_grace`]. One second if not
+    /// said.
+    pub fn shutdown_grace(mut self, grace: Duration) -> Builder {
+        self.runtime = self.runtime.shutdown_grace(grace);
+        self
+    }
+
+    /// Builds the runtime.
+    ///
+    /// If the choice is left to the runtime and io_uring does not work here,
+    /// one line on standard error says why, once in a process, and so does
+    /// [`Runtime::fallback`].
+    ///
+    /// # Errors
+    ///
+    /// If the driver that was asked for does not work here: what the kernel
+    /// answered, and what to do. If the system has no descriptors or threads
+    /// left. If `ISOCHROME_DRIVER` names no driver.
+    pub fn build(self) -> io::Result<Runtime> {
+        let (choice, fallback) = match self.driver {
+            DriverChoice::Auto => choose(from_environment()?)?,
+            forced => choose(forced)?,
+        };
+        let inner = match choice {
+            DriverChoice::Reactor => self.runtime.build_with(|worker| {
+                let driver = Reactor::new(worker)?;
+                Ok(Box::new(driver) as Box<dyn Driver>)
+            }),
+            DriverChoice::Auto | DriverChoice::Proactor => self
+                .runtime
+                .build_with(|_| Ok(Box::new(Proactor::new()?) as Box<dyn Driver>)),
+        }?;
+        Ok(Runtime { inner, fallback })
+    }
+}
+
+fn from_environment() -> io::Result<DriverChoice> {
+    match std::env::var(VARIABLE) {
+        Ok(text) => text
+            .parse()
+            .map_err(|e: io::Error| io::Error::new(e.kind(), format!("{VARIABLE}: {e}"))),
+        Err(_) => Ok(DriverChoice::Auto),
+    }
+}
+
+/// Tries the proactor out where it may be used. Gives the reason if it was not
+/// taken.
+fn choose(choice: DriverChoice) -> io::Result<(DriverChoice, Option<io::Error>)> {
+    if choice == DriverChoice::Reactor {
+        return Ok((choice, None));
+    }
+    match isochrome_proactor::probe() {
+        Ok(()) => Ok((DriverChoice::Proactor, None)),
+        Err(e) if choice == DriverChoice::Proactor => Err(e.into()),
+        Err(e) => {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| eprintln!("isochrome: using epoll: {e}"));
+            Ok((DriverChoice::Reactor, Some(e.into())))
+        }
+    }
+}
+
+/// A runtime with one of isochrome's drivers.
+///
+/// It dereferences to [`isochrome_runtime::Runtime`], where `block_on` is
+/// described, and the end.
+///
+/// ```
+/// let runtime = isochrome::Runtime::new()?;
+/// assert_eq!(runtime.block_on(async { 6 * 7 }), 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Runtime {
+    inner: isochrome_runtime::Runtime,
+    fallback: Option<io::Error>,
+}
+
+impl Runtime {
+    /// A runtime with the defaults of [`Builder`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Builder::build`].
+    pub fn new() -> io::Result<Runtime> {
+        Builder::new().build()
+    }
+
+    /// Why the runtime took the reactor although it was free to choose;
+    /// `None` if it was not, or took the proactor.
+    pub fn fallback(&self) -> Option<&io::Error> {
+        self.fallback.as_ref()
+    }
+
+    /// Ends the runtime as dropping it does, and says how many operations the
+    /// kernel had not given back after the grace period. Their memory was
+    /// leaked.
+    pub fn shutdown(self) -> usize {
+        self.inner.shutdown()
+    }
+}
+
+impl Deref for Runtime {
+    type Target = isochrome_runtime::Runtime;
+
+    fn deref(&self) -> &isochrome_runtime::Runtime {
+        &self.inner
+    }
+}
