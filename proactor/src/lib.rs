@@ -14,6 +14,7 @@
 //! | `buffers` | receive buffers that the kernel chooses from |
 //! | `table` | operations in flight, by key |
 //! | `operation` | one operation: its stages, its entry, what a completion means |
+//! | `family` | which sockets get multishot receives |
 //! | `driver` | what the runtime calls: submit, cancel, park, shutdown |
 //! | `completion` | what completions do |
 //! | `probe` | the trial run |
@@ -40,6 +41,7 @@
 mod buffers;
 mod completion;
 mod driver;
+mod family;
 mod operation;
 mod probe;
 mod ring;

@@ -24,6 +24,7 @@ use io_uring::{opcode, squeue};
 use isochrome_runtime::op::{InFlight, Interest, Op};
 
 use crate::buffers::{GROUP, Private};
+use crate::family::hides_the_end;
 use crate::table::Key;
 
 /// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h`.
@@ -105,6 +106,8 @@ pub(crate) struct Operation {
     pub(crate) kind: Kind,
     pub(crate) stage: Stage,
     pub(crate) wish: Wish,
+    /// A receive that goes on by itself.
+    pub(crate) multishot: bool,
     /// A receive that starved, and has not received since.
     pub(crate) hungry: bool,
     /// Where a hungry receive receives to if the ring is empty.
@@ -127,11 +130,13 @@ impl Operation {
             }
             Op::Poll(_) => (Kind::Poll, 0),
         });
+        let multishot = kind == Kind::Recv && !hides_the_end(op.fd());
         Operation {
             op,
             kind,
             stage: Stage::Queued,
             wish: Wish::Go,
+            multishot,
             hungry: false,
             private: None,
             sent: 0,
@@ -160,7 +165,7 @@ impl Operation {
     /// neither moves it.
     pub(crate) fn entry(&mut self, key: Key) -> squeue::Entry {
         let fd = Fd(self.op.fd());
-        let (private, hungry) = (&mut self.private, self.hungry);
+        let (private, hungry, multishot) = (&mut self.private, self.hungry, self.multishot);
         let entry = self.op.with_op(|op| match op {
             Op::Accept => opcode::AcceptMulti::new(fd)
                 .flags(libc::SOCK_CLOEXEC)
@@ -173,7 +178,7 @@ impl Operation {
                     let (to, len) = private.space();
                     opcode::Recv::new(fd, to, len).build()
                 }
-                None => recv_multishot(fd, hungry),
+                None => recv_entry(fd, multishot, hungry),
             },
             Op::Send { data, from, all } => {
                 let rest = data.len().saturating_sub(*from);
@@ -212,17 +217,23 @@ fn duty(kind: Kind, wish: Wish, left: usize, result: Result<usize, i32>, more: b
     }
 }
 
-/// A multishot receive into the ring's buffers.
+/// A receive into the ring's buffers.
 ///
 /// A new one waits for data before it looks for a buffer: an idle socket would
 /// otherwise get ENOBUFS when the ring is empty, and would try a receive in
-/// vain when it is not. A hungry one knows that data is there. (Built from the
-/// one-shot entry because the crate's multishot entry has no such flag.)
-pub(crate) fn recv_multishot(fd: Fd, hungry: bool) -> squeue::Entry {
-    let poll_first = if hungry { 0 } else { POLL_FIRST };
+/// vain when it is not. A hungry one knows that data is there. (Built by hand
+/// because the crate's multishot entry has no such flag.)
+pub(crate) fn recv_entry(fd: Fd, multishot: bool, hungry: bool) -> squeue::Entry {
+    let mut flags = 0;
+    if multishot {
+        flags |= MULTISHOT;
+    }
+    if !hungry {
+        flags |= POLL_FIRST;
+    }
     opcode::Recv::new(fd, std::ptr::null_mut(), 0)
         .buf_group(GROUP)
-        .ioprio(MULTISHOT | poll_first)
+        .ioprio(flags)
         .build()
         .flags(squeue::Flags::BUFFER_SELECT)
 }

@@ -17,7 +17,7 @@ use isochrome_runtime::buf::Pool;
 use isochrome_runtime::eventfd::EventFd;
 
 use crate::buffers::Buffers;
-use crate::operation::recv_multishot;
+use crate::operation::recv_entry;
 use crate::ring::Ring;
 use crate::setup::{Config, SetupError, Step};
 
@@ -80,7 +80,7 @@ fn enter(ring: &mut Ring) -> io::Result<()> {
 /// the entry too: nothing is in flight afterwards.
 fn receive(ring: &mut Ring, buffers: &mut Buffers) -> io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
-    let entry = recv_multishot(Fd(theirs.as_raw_fd()), false).user_data(RECEIVE);
+    let entry = recv_entry(Fd(theirs.as_raw_fd()), true, false).user_data(RECEIVE);
     start(ring, &entry)?;
     for message in [&b"one"[..], b"two"] {
         ours.write_all(message)?;

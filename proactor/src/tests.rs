@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use isochrome_runtime::buf::{Lent, RecvBuf};
 use isochrome_runtime::driver::{Driver, Unpark};
 use isochrome_runtime::op::{Address, InFlight, Interest, Op, Port, Yield};
-use isochrome_runtime::{Builder, Descriptor, Runtime};
+use isochrome_runtime::{Builder, Descriptor, Runtime, yield_now};
 
 use crate::Proactor;
 use crate::setup::Config;
@@ -128,18 +128,20 @@ impl Fixture {
         (self.port(ours), theirs)
     }
 
+    fn tcp_pair(&self) -> (Port, TcpStream) {
+        let (listener, at) = listen();
+        let peer = client(at);
+        let (ours, _) = listener.accept().unwrap();
+        (self.port(ours), peer)
+    }
+
     /// Lets the driver have `turns` turns.
     fn turn(&self, turns: usize) {
-        for _ in 0..turns {
-            let mut yielded = false;
-            self.runtime.block_on(poll_fn(|cx| {
-                if std::mem::replace(&mut yielded, true) {
-                    return Poll::Ready(());
-                }
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }));
-        }
+        self.runtime.block_on(async {
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        });
     }
 
     /// Turns until `done`.
@@ -289,7 +291,7 @@ fn a_large_send_is_sent_whole() {
 fn a_stream_arrives_in_order_through_pauses_and_starvation() {
     for config in [Config::default(), tiny()] {
         let f = Fixture::new(config);
-        let (port, mut peer) = f.pair();
+        let (port, mut peer) = f.tcp_pair();
         let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 253) as u8).collect();
         let expected = data.clone();
         let writer = thread::spawn(move || peer.write_all(&data).unwrap());
@@ -310,12 +312,40 @@ fn a_stream_arrives_in_order_through_pauses_and_starvation() {
 }
 
 #[test]
+fn an_end_together_with_data_is_seen() {
+    fn ends(f: &Fixture, (port, mut peer): (Port, impl Write)) {
+        begin(f, &port, || Op::Recv);
+        f.turn(2);
+        peer.write_all(b"last words").unwrap();
+        drop(peer);
+        // The receive is armed, and meets both at once.
+        f.runtime.block_on(async {
+            assert_eq!(*recv(&port).await.unwrap(), *b"last words");
+            assert!(recv(&port).await.unwrap().is_empty());
+        });
+    }
+    fn begins_late(f: &Fixture, (port, mut peer): (Port, impl Write)) {
+        peer.write_all(b"last words").unwrap();
+        drop(peer);
+        f.runtime.block_on(async {
+            assert_eq!(*recv(&port).await.unwrap(), *b"last words");
+            assert!(recv(&port).await.unwrap().is_empty());
+        });
+    }
+    let f = Fixture::new(Config::default());
+    ends(&f, f.tcp_pair());
+    ends(&f, f.pair());
+    begins_late(&f, f.tcp_pair());
+    begins_late(&f, f.pair());
+}
+
+#[test]
 fn an_untaken_stream_pauses_and_loses_nothing() {
     let f = Fixture::new(Config {
         buffer_size: 64,
         ..Config::default()
     });
-    let (port, mut peer) = f.pair();
+    let (port, mut peer) = f.tcp_pair();
     begin(&f, &port, || Op::Recv);
     for i in 0..200u8 {
         peer.write_all(&[i; 64]).unwrap();
@@ -392,7 +422,7 @@ fn polls_both_ways() {
 #[test]
 fn more_operations_than_the_ring_has_room_for() {
     let f = Fixture::new(tiny());
-    let (ports, mut peers): (Vec<_>, Vec<_>) = (0..100).map(|_| f.pair()).unzip();
+    let (ports, mut peers): (Vec<_>, Vec<_>) = (0..100).map(|_| f.tcp_pair()).unzip();
     let writer = thread::spawn(move || {
         thread::sleep(Duration::from_millis(20));
         for (i, peer) in peers.iter_mut().enumerate() {
@@ -467,7 +497,7 @@ fn an_abandoned_send_frees_its_port() {
 #[test]
 fn held_leases_starve_nobody() {
     let f = Fixture::new(tiny());
-    let (ports, mut peers): (Vec<_>, Vec<_>) = (0..12).map(|_| f.pair()).unzip();
+    let (ports, mut peers): (Vec<_>, Vec<_>) = (0..12).map(|_| f.tcp_pair()).unzip();
     for (i, peer) in peers.iter_mut().enumerate() {
         peer.write_all(&[i as u8; 64]).unwrap();
     }
@@ -520,7 +550,7 @@ fn an_overflowing_completion_queue_loses_nothing() {
         buffers: 256,
         ..tiny()
     });
-    let (ports, mut peers): (Vec<_>, Vec<_>) = (0..150).map(|_| f.pair()).unzip();
+    let (ports, mut peers): (Vec<_>, Vec<_>) = (0..150).map(|_| f.tcp_pair()).unzip();
     f.runtime.block_on(poll_fn(|cx| {
         for port in &ports {
             assert!(port.poll_next(cx, || Op::Recv).is_pending());
