@@ -133,10 +133,10 @@ impl Builder {
 
 fn from_environment() -> io::Result<DriverChoice> {
     match std::env::var(VARIABLE) {
-        Ok(text) => text
+        Ok(text) if !text.is_empty() => text
             .parse()
             .map_err(|e: io::Error| io::Error::new(e.kind(), format!("{VARIABLE}: {e}"))),
-        Err(_) => Ok(DriverChoice::Auto),
+        _ => Ok(DriverChoice::Auto),
     }
 }
 

@@ -51,6 +51,7 @@ impl Buffers {
     /// power of two, and lends them all to the kernel.
     pub(crate) fn register(ring: &Ring, pool: Arc<Pool>) -> io::Result<Buffers> {
         let count = pool.count();
+        debug_assert!(count.is_power_of_two());
         let bytes = size_of::<BufRingEntry>() * usize::from(count);
         let layout = Layout::from_size_align(bytes, PAGE).map_err(io::Error::other)?;
         // SAFETY: a pool has buffers, so the size is not zero.

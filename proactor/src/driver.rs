@@ -1,8 +1,9 @@
 //! The driver: what the runtime calls.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const BREATH: Duration = Duration::from_millis(1);
 /// the first came may be cancelled by the next.
 const ROUND: Duration = Duration::from_millis(10);
 
+/// As good as for ever, and no overflow.
+const LONGEST_GRACE: Duration = Duration::from_secs(1_000_000);
+
 /// For a driver that is dropped and was not shut down.
 const SHORT_GRACE: Duration = Duration::from_millis(200);
 
@@ -44,6 +48,7 @@ impl Proactor {
             table: Table::new(),
             wake,
             wake_armed: false,
+            host_bell: OnceCell::new(),
             cancels: VecDeque::new(),
             backlog: VecDeque::new(),
             starved: VecDeque::new(),
@@ -52,6 +57,20 @@ impl Proactor {
             closed: false,
             leaked: 0,
         })
+    }
+
+    /// What a host loop waits for: an eventfd that the kernel writes to when
+    /// there are completions, or work that makes them.
+    ///
+    /// The ring's own descriptor will not do: with DEFER_TASKRUN, poll(2) on it
+    /// is not woken by work that nobody waits for in an enter (seen on 6.18).
+    fn host_bell(&self) -> Option<&EventFd> {
+        let make = || {
+            let bell = EventFd::new().ok()?;
+            let registered = self.ring.submitter().register_eventfd(bell.as_raw_fd());
+            registered.ok().map(|()| bell)
+        };
+        self.host_bell.get_or_init(make).as_ref()
     }
 
     /// Pushes an operation, or queues it if there is no room or a queue.
@@ -227,11 +246,17 @@ impl Driver for Proactor {
 
     fn park(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let may_sleep = wait != Some(Duration::ZERO);
+        let bell = self.host_bell.get().and_then(Option::as_ref);
+        let hosted = bell.is_some();
+        if let Some(bell) = bell {
+            // Before the look at what it may have rung for.
+            bell.clear();
+        }
         let mut seen = self.end_doomed();
         self.buffers.refill();
         self.feed_starved();
         loop {
-            let complete = self.fill(may_sleep);
+            let complete = self.fill(may_sleep || hosted);
             // Whoever gets something now must not wait for the rest, and what
             // has no room yet must not wait for what has (rule 3 of the crate).
             let sleep = may_sleep && complete && seen == 0 && self.ring.ready() == 0;
@@ -254,6 +279,17 @@ impl Driver for Proactor {
         }
     }
 
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.host_bell().map(AsFd::as_fd)
+    }
+
+    fn is_due(&self) -> bool {
+        !(self.doomed.is_empty()
+            && self.starved.is_empty()
+            && self.cancels.is_empty()
+            && self.backlog.is_empty())
+    }
+
     fn unparker(&self) -> Arc<dyn Unpark> {
         self.wake.clone()
     }
@@ -274,7 +310,7 @@ impl Driver for Proactor {
             }
             self.end_doomed();
         }
-        self.drain(Instant::now() + grace);
+        self.drain(Instant::now() + grace.min(LONGEST_GRACE));
         let mut leaked = 0;
         for operation in self.table.drain() {
             std::mem::forget(operation.private);

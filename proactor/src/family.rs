@@ -1,11 +1,12 @@
 //! Whose multishot receives can be trusted.
 //!
-//! A multishot receive stops when the socket says that it is empty, and waits
-//! for the next wake. Linux 6.17 taught AF_UNIX to say so, but an end of file
-//! that was there with the last data is not counted in: the wake that told of
-//! it is used up, and the end is never reported. (It takes data and a close
-//! between two enters, the ordinary case under DEFER_TASKRUN. TCP counts a FIN
-//! as one byte for this very reason.) One-shot receives look for themselves
+//! A multishot receive that has emptied its socket waits for the next wake.
+//! Whether it is empty it asks the socket, and AF_UNIX (since Linux 6.17)
+//! counts its bytes, but not the end of the stream behind them: if the end was
+//! there before, no wake follows, and it is never reported. Seen on 6.18.44 by
+//! a receive with POLL_FIRST that found data and end together; without
+//! POLL_FIRST the same was mended in the wake path only lately. TCP counts a
+//! FIN as a byte for this very reason. A one-shot receive looks for itself
 //! each time, and that is what these sockets get.
 
 use std::os::fd::RawFd;

@@ -2,7 +2,7 @@
 //!
 //! A [`Proactor`] is a [`Driver`](isochrome_runtime::driver::Driver): it hands
 //! the operations of one worker to the kernel, through a ring of the worker's
-//! own, and delivers what the kernel completes. [`probe`] says whether that
+//! own, and delivers what the kernel completes. [`probe()`] says whether that
 //! works on this machine, by doing it.
 //!
 //! # Roles
@@ -35,8 +35,9 @@
 //! 4. Every poll or multishot is over when a completion comes without MORE,
 //!    whatever its result: the wake poll is pushed again before the next
 //!    sleep, a subscription by its asker.
-//! 5. Wakers run in `park`, `shutdown` and drop only, with the table in order:
-//!    an operation that is finished has left it.
+//! 5. Wakers run in `park`, `shutdown` and drop (and in `submit` once shut
+//!    down), with the table in order: an operation that is finished has left
+//!    it.
 
 mod buffers;
 mod completion;
@@ -50,10 +51,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use isochrome_runtime::eventfd::EventFd;
 
@@ -81,6 +85,9 @@ pub struct Proactor {
     wake: Arc<EventFd>,
     /// The poll on `wake` is in the ring.
     wake_armed: bool,
+    /// Made when a host loop asks for a descriptor. From then on the wake
+    /// source is armed in parks that do not sleep, too.
+    host_bell: OnceCell<Option<EventFd>>,
     /// Pushed operations that a cancel has to be pushed for.
     cancels: VecDeque<Key>,
     /// Operations that found no room in the submission queue.
@@ -95,15 +102,32 @@ pub struct Proactor {
     leaked: usize,
 }
 
+/// How often a driver is tried that is refused for want of locked memory: the
+/// kernel gives that of a closed ring, such as the probe's, back later.
+const PATIENCE: usize = 3;
+
+/// How much later. One wait was enough for the ring of a probe on Linux 6.18.
+const LATE: Duration = Duration::from_millis(30);
+
 impl Proactor {
     /// Makes a driver. To be called on the thread of the worker: the kernel
     /// lets no other use the ring.
     ///
     /// # Errors
     ///
-    /// A [`SetupError`], wrapped; see [`probe`], which tells beforehand.
+    /// A [`SetupError`], wrapped; see [`probe()`], which tells beforehand.
     pub fn new() -> io::Result<Proactor> {
-        Ok(Proactor::with_config(&Config::default())?)
+        let mut config = Config::default();
+        for _ in 0..PATIENCE {
+            match Proactor::with_config(&config) {
+                Err(e) if e.errno() == Some(libc::ENOMEM) => thread::sleep(LATE),
+                result => return Ok(result?),
+            }
+            // The ring left no room for the buffers: a smaller one may.
+            config.entries /= 2;
+            config.completions /= 2;
+        }
+        Ok(Proactor::with_config(&config)?)
     }
 }
 

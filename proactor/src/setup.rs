@@ -51,8 +51,8 @@ enum Level {
 const LEVELS: [Level; 3] = [Level::NoArray, Level::Deferred, Level::Cooperative];
 
 /// Builds the best ring that the kernel grants: with fewer flags if it does
-/// not know one (EINVAL), smaller if there is no memory for it (ENOMEM: before
-/// Linux 5.12, and in some containers, rings count against RLIMIT_MEMLOCK).
+/// not know one (EINVAL), smaller if there is no memory for it (ENOMEM: for
+/// users other than root, rings count against RLIMIT_MEMLOCK).
 pub(crate) fn negotiate(config: &Config) -> Result<IoUring, SetupError> {
     let (mut entries, mut completions) = (config.entries, config.completions);
     let mut levels = LEVELS.iter();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const SHARE: usize = 32;
 /// The name of the eventfd in the epoll set: none that a table gives.
 const WAKE: u64 = u64::MAX;
 
-/// An epoll(7) driver for one worker. See the [crate](crate) for its rules.
+/// An epoll(7) driver for one worker. See the [crate] for its rules.
 pub struct Reactor {
     /// Which worker: that is how descriptors know where they are registered.
     worker: usize,
@@ -264,6 +264,10 @@ impl Reactor {
         self.waiters.len()
     }
 
+    pub(crate) fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
     pub(crate) fn free_buffers(&self) -> usize {
         self.pool.free_count()
     }
@@ -352,6 +356,14 @@ impl Driver for Reactor {
         Ok(())
     }
 
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
+    }
+
+    fn is_due(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
     fn unparker(&self) -> Arc<dyn Unpark> {
         self.wake.clone()
     }
@@ -416,7 +428,7 @@ impl Driver for Reactor {
     fn shutdown(&mut self, _grace: Duration) -> usize {
         self.busy.clear();
         self.registrations.clear();
-        while let Some(waiter) = self.waiters.pop() {
+        for waiter in self.waiters.drain() {
             waiter.op.finish(Err(cancelled()));
         }
         // The kernel has nothing of ours between two system calls.

@@ -1,7 +1,7 @@
 //! The epoll set: epoll(7).
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// How many events one wait takes. libuv's and mio's order of magnitude; what
@@ -53,6 +53,12 @@ pub(crate) struct Epoll {
     events: Vec<libc::epoll_event>,
     /// epoll_pwait2(2) works here: Linux 5.11, and no filter against it.
     nanoseconds: bool,
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Epoll {

@@ -63,10 +63,9 @@ impl<T> Table<T> {
         self.slab.len()
     }
 
-    /// Takes any value out.
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        let (index, _) = self.slab.iter().next()?;
-        Some(self.slab.remove(index).1)
+    /// Takes everything out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.slab.drain().map(|(_, value)| value)
     }
 }
 

@@ -27,6 +27,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -65,6 +66,20 @@ pub trait Driver {
     /// When waiting itself is impossible; the runtime cannot go on then and
     /// panics with the error.
     fn park(&mut self, wait: Option<Duration>) -> io::Result<()>;
+
+    /// A descriptor that is readable, as poll(2) sees it, when the next
+    /// [`park`](Driver::park) has something to deliver or was unparked: for a
+    /// host loop that drives the runtime, from the first park after this was
+    /// asked for. `None`, the default: there is none.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Whether the next [`park`](Driver::park) has something to do that
+    /// [`as_fd`](Driver::as_fd) does not tell. `false` by default.
+    fn is_due(&self) -> bool {
+        false
+    }
 
     /// Something that ends [`park`](Driver::park) from any thread.
     fn unparker(&self) -> Arc<dyn Unpark>;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::driver::Unpark;
 
-/// An eventfd that is written to and never read: edge-triggered epoll and
+/// An eventfd that drivers never read: edge-triggered epoll and
 /// multishot polls report every write, so that resetting it would be a system
 /// call for nothing. See eventfd(2).
 #[derive(Debug)]
@@ -26,6 +26,15 @@ impl EventFd {
         // SAFETY: just opened, and owned by nobody else.
         Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
+
+    /// Reads it, so that it is not readable any more: for whoever waits for it
+    /// level-triggered.
+    pub fn clear(&self) {
+        let mut count: u64 = 0;
+        // EAGAIN says that it was not written to.
+        // SAFETY: eight bytes are written to `count`.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
 }
 
 impl Unpark for EventFd {
@@ -35,9 +44,7 @@ impl Unpark for EventFd {
         // then taken down by a read, and the write goes through.
         // SAFETY: eight bytes are read from `one`.
         while unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) } != 8 {
-            let mut count: u64 = 0;
-            // SAFETY: eight bytes are written to `count`.
-            unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+            self.clear();
         }
     }
 }

@@ -38,6 +38,9 @@ unsafe impl Send for Lent {}
 // length, as plain values.
 unsafe impl Sync for Lent {}
 
+// A lease is sent without an allocation.
+const _: () = assert!(fits::<super::RecvBuf>());
+
 const fn fits<B>() -> bool {
     size_of::<B>() <= size_of::<Storage>() && align_of::<B>() <= align_of::<Storage>()
 }

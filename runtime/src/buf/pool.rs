@@ -184,9 +184,10 @@ pub struct RecvBuf {
 
 enum Owner {
     Pool(Arc<Pool>),
-    /// Kept alive only; the bytes are reached through `ptr`.
+    /// Kept alive only; the bytes are reached through `ptr`. (A third variant,
+    /// for the empty lease, would make the lease five words long, and `Lent`
+    /// would box it at every send.)
     Heap(#[allow(dead_code, reason = "owned for its drop")] Private),
-    Nothing,
 }
 
 /// A heap buffer by raw parts, so that moving it asserts nothing about who
@@ -212,12 +213,8 @@ unsafe impl Sync for RecvBuf {}
 impl RecvBuf {
     /// A lease on nothing: the end of a stream.
     pub fn empty() -> RecvBuf {
-        RecvBuf {
-            ptr: NonNull::dangling(),
-            len: 0,
-            id: 0,
-            owner: Owner::Nothing,
-        }
+        // Allocates nothing.
+        RecvBuf::private(Vec::new())
     }
 
     /// A lease on a buffer of its own, for when the pool has none.

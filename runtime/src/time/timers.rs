@@ -106,6 +106,12 @@ impl Timers {
         }
     }
 
+    /// As `until_next`, as a point in time.
+    pub(crate) fn next(&self, clock: &Clock) -> Option<Instant> {
+        let next = self.next.load(Ordering::Relaxed);
+        (next != u64::MAX).then(|| clock.start + Duration::from_millis(next))
+    }
+
     /// Hands over the wakers of what is due.
     pub(crate) fn fire(&self, clock: &Clock, fired: &mut Vec<Waker>) {
         let next = self.next.load(Ordering::Relaxed);

@@ -7,9 +7,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::queue::BATCH;
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     running: Cell<*const Core>,
     /// The task that it polls.
     task: Cell<Option<NonNull<Header>>>,
+    /// Whether its thread is in it, perhaps further out than another worker.
+    entered: Cell<bool>,
     /// Memory for commands and wakers, kept from turn to turn.
     commands: RefCell<Vec<Command>>,
     wakers: RefCell<Vec<Waker>>,
@@ -59,11 +62,15 @@ thread_local! {
 }
 
 /// Restores the outer worker when the inner one leaves the thread.
-pub(crate) struct Entered(*const Worker);
+pub(crate) struct Entered<'a> {
+    worker: &'a Worker,
+    outer: *const Worker,
+}
 
-impl Drop for Entered {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        CURRENT.set(self.0);
+        CURRENT.set(self.outer);
+        self.worker.entered.set(false);
     }
 }
 
@@ -81,14 +88,24 @@ impl Worker {
             yielded: RefCell::default(),
             running: Cell::new(ptr::null()),
             task: Cell::new(None),
+            entered: Cell::new(false),
             commands: RefCell::default(),
             wakers: RefCell::default(),
         }
     }
 
     /// Makes this the worker of the thread.
-    pub(crate) fn enter(&self) -> Entered {
-        Entered(CURRENT.replace(self))
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.entered.set(true);
+        Entered {
+            worker: self,
+            outer: CURRENT.replace(self),
+        }
+    }
+
+    /// Whether its thread is at work for it, or in a runtime within.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entered.get()
     }
 
     /// The worker of this thread, if it is one. After thread-locals are gone
@@ -235,25 +252,79 @@ impl Worker {
 
     /// Runs until `done`, which is asked after every color.
     pub(crate) fn run(&self, done: impl Fn() -> bool) {
+        self.rouse();
         while !done() {
             self.receive();
-            let mut polls = 0;
-            while polls < TURN {
-                let Some(color) = self.next() else { break };
-                polls += self.run_color(color);
-                if done() {
-                    return;
-                }
+            if self.run_ready(&done) {
+                break;
             }
-            let busy = self.has_work() || self.steal();
-            if busy {
-                self.park(Some(Duration::ZERO));
-            } else {
-                self.sleep(&done);
-            }
-            self.fire_timers();
-            self.wake_yielded();
+            self.rest(None, &done);
         }
+        self.leave();
+    }
+
+    /// Hands over what the others may run: nobody looks after it here while
+    /// the thread is away.
+    fn leave(&self) {
+        self.wake_yielded();
+        if self.shared().has_stealable() {
+            self.runtime.shared().offer();
+        }
+    }
+
+    /// One turn, for a host loop that has the thread in between. Afterwards
+    /// the worker counts as asleep: whoever has work for it makes the driver's
+    /// descriptor readable.
+    pub(crate) fn turn(&self, limit: Option<Duration>) {
+        // Tells the driver that someone sleeps outside of `park`.
+        let _ = self.driver_fd();
+        self.rouse();
+        self.receive();
+        self.run_ready(&|| false);
+        self.rest(limit, &|| false);
+        self.shared().sleep.prepare(&self.runtime.shared().sleepers);
+    }
+
+    /// When the next turn is due by itself: now, if something is ready.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if self.finds_work() || self.driver.borrow().is_due() {
+            return Some(Instant::now());
+        }
+        self.shared().timers.next(self.runtime.shared().clock())
+    }
+
+    pub(crate) fn driver_fd(&self) -> Option<RawFd> {
+        self.driver.borrow().as_fd().map(|fd| fd.as_raw_fd())
+    }
+
+    /// Ends the sleep that a host loop's last turn left it in.
+    fn rouse(&self) {
+        self.shared().sleep.wake_up(&self.runtime.shared().sleepers);
+    }
+
+    /// Runs ready colors within the budget of a turn. `true`: `done`.
+    fn run_ready(&self, done: &impl Fn() -> bool) -> bool {
+        let mut polls = 0;
+        while polls < TURN {
+            let Some(color) = self.next() else { break };
+            polls += self.run_color(color);
+            if done() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives the driver its turn, asleep if there is nothing to do, and then
+    /// the timers.
+    fn rest(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
+        if self.has_work() || self.steal() {
+            self.park(Some(Duration::ZERO));
+        } else {
+            self.sleep(limit, done);
+        }
+        self.fire_timers();
+        self.wake_yielded();
     }
 
     /// Takes over what other threads left here.
@@ -411,17 +482,23 @@ impl Worker {
         any
     }
 
-    /// Sleeps until there is something to do. Rule 1 in `worker::sleep`.
-    fn sleep(&self, done: impl Fn() -> bool) {
+    /// Whether there is something to do, here or to be stolen.
+    fn finds_work(&self) -> bool {
+        let workers = &self.runtime.shared().workers;
+        self.has_own_work() || workers.iter().any(WorkerShared::has_stealable)
+    }
+
+    /// Sleeps until there is something to do, or for `limit`. Rule 1 in
+    /// `worker::sleep`.
+    fn sleep(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
         let shared = self.runtime.shared();
         let here = self.shared();
         here.sleep.prepare(&shared.sleepers);
-        let work =
-            self.has_own_work() || shared.workers.iter().any(WorkerShared::has_stealable) || done();
-        let wait = if work {
+        let wait = if self.finds_work() || done() {
             Some(Duration::ZERO)
         } else {
-            here.timers.until_next(shared.clock())
+            let timer = here.timers.until_next(shared.clock());
+            timer.into_iter().chain(limit).min()
         };
         self.park(wait);
         here.sleep.wake_up(&shared.sleepers);

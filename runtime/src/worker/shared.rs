@@ -63,20 +63,20 @@ impl Shared {
         // SAFETY: scheduled from here on, so alive: it has a task queued.
         let core = unsafe { color.as_ref() };
         let (home, pinned) = (core.home(), core.is_pinned());
-        let done = Worker::with(|worker| {
+        let here = Worker::with(|worker| {
             let worker = worker.filter(|worker| worker.is_of(self))?;
-            if worker.index() != home {
-                return None;
+            let home = worker.index() == home;
+            if home {
+                worker.enqueue(color, pinned);
             }
-            worker.enqueue(color, pinned);
-            Some(())
+            Some(home)
         });
-        if done.is_some() {
+        if here == Some(true) {
             return;
         }
         // A foreign thread has nothing else that keeps the runtime alive once
         // the color is on its way.
-        let _keep = self.handle();
+        let _keep = here.is_none().then(|| self.handle());
         let worker = &self.workers[home];
         let inbox = if pinned {
             &worker.pinned

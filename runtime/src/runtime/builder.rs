@@ -1,0 +1,148 @@
+//! How a runtime is made, with its threads.
+
+use std::io;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use super::handle::Handle;
+use super::shared::{DriverFacts, Shared};
+use super::{Fatal, Runtime};
+use crate::blocking::Limits;
+use crate::driver::Driver;
+use crate::sync::atomic::Ordering;
+use crate::worker::Worker;
+
+/// How a runtime is to be.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    workers: Option<usize>,
+    blocking: Limits,
+    grace: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            workers: None,
+            // tokio's limit of threads; the queue is a guess at what is still
+            // worth waiting for.
+            blocking: Limits {
+                threads: 512,
+                queue: 10_000,
+            },
+            grace: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Builder {
+    /// The defaults: as many workers as there are processors to use.
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// How many workers there are, the thread in `block_on` counted in. At
+    /// least one.
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// The most threads of the blocking pool; 512 if not said. At least one.
+    pub fn blocking_threads(mut self, threads: usize) -> Builder {
+        self.blocking.threads = threads.max(1);
+        self
+    }
+
+    /// The most closures that wait for a thread of the blocking pool; 10,000
+    /// if not said.
+    pub fn blocking_queue(mut self, closures: usize) -> Builder {
+        self.blocking.queue = closures;
+        self
+    }
+
+    /// How long the end of the runtime waits for what cannot be cut short:
+    /// operations that the kernel has, and closures of the blocking pool. One
+    /// second if not said. What takes longer is leaked, or goes on by itself.
+    pub fn shutdown_grace(mut self, grace: Duration) -> Builder {
+        self.grace = grace;
+        self
+    }
+
+    /// Builds the runtime. `driver` is called once for each worker, on its
+    /// thread, with its number; all have to be of one kind.
+    ///
+    /// # Errors
+    ///
+    /// What `driver` answers, or what the system answers when a thread cannot
+    /// be started.
+    pub fn build_with<D>(self, driver: D) -> io::Result<Runtime>
+    where
+        D: Fn(usize) -> io::Result<Box<dyn Driver>> + Send + Sync + 'static,
+    {
+        let available = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let count = self.workers.unwrap_or_else(available);
+        let handle = Shared::make(count, self.blocking);
+        let first = driver(0)?;
+        let _ = handle.shared().driver.set(DriverFacts {
+            name: first.name(),
+            nonblocking: first.nonblocking(),
+        });
+        let threads = start(&handle, driver, self.grace)?;
+        Ok(Runtime {
+            worker: Worker::new(handle, 0, first),
+            threads,
+            grace: self.grace,
+            stays_here: PhantomData,
+        })
+    }
+}
+
+/// Starts workers 1 and up, and waits until each has its driver. They begin to
+/// work when all have.
+fn start<D>(handle: &Handle, driver: D, grace: Duration) -> io::Result<Vec<thread::JoinHandle<()>>>
+where
+    D: Fn(usize) -> io::Result<Box<dyn Driver>> + Send + Sync + 'static,
+{
+    let driver = Arc::new(driver);
+    let (report, reports) = mpsc::channel();
+    let mut threads = Vec::new();
+    let mut go = Vec::new();
+    for index in 1..handle.workers() {
+        let (handle, driver, report) = (handle.clone(), driver.clone(), report.clone());
+        let (start, started) = mpsc::channel::<()>();
+        let name = format!("isochrome-{index}");
+        threads.push(thread::Builder::new().name(name).spawn(move || {
+            let driver = match driver(index) {
+                Ok(driver) => driver,
+                Err(e) => return drop(report.send(Err(e))),
+            };
+            let worker = Worker::new(handle, index, driver);
+            let _ = report.send(Ok(()));
+            // An error means that another worker has failed to start.
+            if started.recv().is_ok() {
+                work(&worker, grace);
+            }
+        })?);
+        go.push(start);
+    }
+    drop(report);
+    reports.iter().take(go.len()).collect::<io::Result<()>>()?;
+    for start in go {
+        let _ = start.send(());
+    }
+    Ok(threads)
+}
+
+/// What a worker's thread does.
+fn work(worker: &Worker, grace: Duration) {
+    let _fatal = Fatal::new();
+    let _entered = worker.enter();
+    let shared = worker.runtime().shared();
+    worker.run(|| shared.is_closing());
+    let leaked = worker.close(grace);
+    shared.leaked.fetch_add(leaked, Ordering::Relaxed);
+}

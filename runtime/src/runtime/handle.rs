@@ -1,0 +1,190 @@
+//! A runtime as it is reached from anywhere, and the free functions.
+
+use std::future::Future;
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::shared::{DriverFacts, Shared};
+use crate::color::{Color, ColorRef};
+use crate::descriptor::Descriptor;
+use crate::task::{JoinHandle, NewTask};
+use crate::worker::Worker;
+
+/// A runtime, reached from anywhere: it can be cloned and sent, and does not
+/// keep the runtime running.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// The runtime that this thread works for; `None` outside of one.
+    pub fn current() -> Option<Handle> {
+        Worker::with(|worker| worker.map(|worker| worker.runtime().clone()))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    pub(super) fn from_shared(shared: Arc<Shared>) -> Handle {
+        Handle(shared)
+    }
+
+    pub(crate) fn into_shared(self) -> Arc<Shared> {
+        self.0
+    }
+
+    /// Spawns a task of the default color. It runs when the thread that owns
+    /// the runtime is in `block_on`.
+    ///
+    /// If the runtime is shutting down, the future is dropped and the handle
+    /// gives an error that says so.
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        spawn_on(&self.0, self.0.default_color(), future, Location::caller())
+    }
+
+    /// Makes a color of its own, from any thread. See [`Color::new`].
+    pub fn color(&self) -> Color {
+        Color::in_runtime(self)
+    }
+
+    /// The color with this number, from any thread. See [`Color::of`].
+    pub fn color_of(&self, number: u64) -> Color {
+        Color::numbered_in(self, number)
+    }
+
+    /// Runs a closure on the blocking pool, from any thread. See
+    /// [`spawn_blocking`].
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut f = Some(f);
+        let once = std::future::poll_fn(move |_| {
+            let f = f.take().expect("a closure is polled once");
+            Poll::Ready(f())
+        });
+        // SAFETY: the closure and its output are `Send` and `'static`.
+        let new = unsafe { NewTask::new(once, None, Location::caller()) };
+        if let Err((task, reason)) = self.0.blocking.push(new.task) {
+            // SAFETY: it was queued nowhere; its live reference came back.
+            unsafe { task.refuse(reason) };
+        }
+        new.handle
+    }
+
+    /// The name of the driver: `reactor`, `proactor`, or one of your own.
+    pub fn driver(&self) -> &'static str {
+        self.facts().name
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.0.workers.len()
+    }
+
+    /// Whether descriptors of this runtime have to be non-blocking.
+    pub fn nonblocking(&self) -> bool {
+        self.facts().nonblocking
+    }
+
+    fn facts(&self) -> DriverFacts {
+        *self.0.driver.get().expect("set when the runtime was made")
+    }
+
+    /// `Driver::recv_now` of this thread's worker; `None` on other threads.
+    pub(crate) fn recv_now(
+        &self,
+        descriptor: &Descriptor,
+        buf: &mut [u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        Worker::with(|worker| {
+            let worker = worker.filter(|worker| worker.is_of(&self.0))?;
+            worker.recv_now(descriptor, buf)
+        })
+    }
+}
+
+/// Spawns a task with the color of the spawner: one after another with it, and
+/// in parallel with what has another color. Use
+/// [`Color::new().spawn`](Color::spawn) for a color of its own.
+///
+/// # Panics
+///
+/// Outside a runtime; use [`Handle::spawn`] there.
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let at = Location::caller();
+    Worker::expect("spawn", |worker| {
+        let shared = worker.runtime().shared();
+        let color = worker.task_color();
+        let color = color.unwrap_or_else(|| shared.default_color());
+        spawn_on(shared, color, future, at)
+    })
+}
+
+pub(crate) fn spawn_on<F>(
+    shared: &Shared,
+    color: ColorRef,
+    future: F,
+    at: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    // SAFETY: the future and its output are `Send` and `'static`.
+    let new = unsafe { NewTask::new(future, Some(color), at) };
+    shared.adopt(new.task);
+    new.handle
+}
+
+/// Runs a closure on the blocking pool, outside every color. The result comes
+/// back into the color of whoever awaits the handle.
+///
+/// The pool is bounded: if all its threads are busy and its queue is full, the
+/// closure is dropped and the handle gives an error that says so
+/// ([`JoinError::is_pool_full`](crate::JoinError::is_pool_full)).
+///
+/// # Panics
+///
+/// Outside a runtime; use [`Handle::spawn_blocking`] there.
+#[track_caller]
+pub fn spawn_blocking<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    Worker::expect("spawn_blocking", |worker| {
+        worker.runtime().spawn_blocking(f)
+    })
+}
+
+/// Lets others run: the task becomes ready again after the driver has had its
+/// turn, at the end of its color's queue.
+pub fn yield_now() -> impl Future<Output = ()> + Send {
+    let mut yielded = false;
+    std::future::poll_fn(move |cx: &mut Context<'_>| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker();
+        Worker::with(|worker| match worker {
+            Some(worker) => worker.wake_later(waker.clone()),
+            None => waker.wake_by_ref(),
+        });
+        Poll::Pending
+    })
+}

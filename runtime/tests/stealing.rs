@@ -1,0 +1,273 @@
+//! Who runs what: stealing, fairness, and the driver's turn.
+
+mod support;
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use isochrome_runtime::op::{Interest, Op, Port};
+use isochrome_runtime::{Builder, Color, spawn, time, yield_now};
+use support::{Event, World, descriptor, runtime};
+
+mod workers {
+    crate::support::on_workers!(
+        a_stuck_worker_strands_nothing_it_queued,
+        a_stuck_worker_strands_nothing_sent_from_outside,
+        a_stuck_default_color_strands_nothing_received_with_it,
+        a_stuck_worker_strands_no_yielded_task,
+        a_busy_color_starves_neither_colors_nor_driver_nor_timers,
+        a_busy_default_color_starves_nobody,
+        a_yield_runs_after_the_driver,
+        chains_across_colors_come_to_an_end,
+    );
+}
+
+/// Trap 15: colors made ready by the very poll that then blocks.
+fn a_stuck_worker_strands_nothing_it_queued(workers: usize) {
+    if workers == 1 {
+        return;
+    }
+    let rt = runtime(workers);
+    for count in [1, 2, 7, 300] {
+        rt.block_on(async {
+            let (send, receive) = mpsc::channel();
+            let stuck = Color::new().spawn(async move {
+                for i in 0..count {
+                    let send = send.clone();
+                    drop(Color::new().spawn(async move { send.send(i).unwrap() }));
+                }
+                // Blocks this worker until all others have run.
+                let mut got: Vec<i32> = (0..count).map(|_| receive.recv().unwrap()).collect();
+                got.sort_unstable();
+                assert_eq!(got, (0..count).collect::<Vec<_>>());
+            });
+            stuck.await.unwrap();
+        });
+    }
+}
+
+/// Trap 15: colors whose home is the stuck worker, woken by a thread.
+fn a_stuck_worker_strands_nothing_sent_from_outside(workers: usize) {
+    if workers == 1 {
+        return;
+    }
+    let rt = runtime(workers);
+    let (send, receive) = mpsc::channel();
+    let (go, stuck) = (Event::new(), Event::new());
+    let thread = {
+        let (go, handle, send) = (go.clone(), rt.handle().clone(), send.clone());
+        let stuck = stuck.clone();
+        std::thread::spawn(move || {
+            support::foreign_block_on(stuck.wait());
+            go.set();
+            for _ in 0..20 {
+                let send = send.clone();
+                drop(handle.color().spawn(async move { send.send(()).unwrap() }));
+            }
+        })
+    };
+    rt.block_on(async {
+        let color = Color::new();
+        let blocker = color.spawn(async move {
+            for _ in 0..20 {
+                let (go, send) = (go.clone(), send.clone());
+                drop(Color::new().spawn(async move {
+                    go.wait().await;
+                    send.send(()).unwrap();
+                }));
+            }
+            // Each has waited once before the worker is blocked.
+            while go.waiting() < 20 {
+                yield_now().await;
+            }
+            stuck.set();
+            for _ in 0..40 {
+                receive.recv().unwrap();
+            }
+        });
+        blocker.await.unwrap();
+    });
+    thread.join().unwrap();
+}
+
+/// Leaves its waker at `place` and waits for one wake.
+async fn wait_at(place: &Mutex<Option<Waker>>) {
+    let mut left = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut left, true) {
+            return Poll::Ready(());
+        }
+        *place.lock().unwrap() = Some(cx.waker().clone());
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Trap 15: a color that came in with a pinned one, which is run first and
+/// blocks: nobody was told of the color but this worker.
+fn a_stuck_default_color_strands_nothing_received_with_it(workers: usize) {
+    if workers == 1 {
+        return;
+    }
+    for _ in 0..30 {
+        let rt = runtime(workers);
+        let places: [Arc<Mutex<Option<Waker>>>; 2] = Default::default();
+        let (send, receive) = mpsc::channel();
+        let waking = {
+            let places = places.clone();
+            std::thread::spawn(move || {
+                let ready = || places.iter().all(|p| p.lock().unwrap().is_some());
+                while !ready() {
+                    std::thread::yield_now();
+                }
+                for place in &places {
+                    place.lock().unwrap().take().unwrap().wake();
+                }
+            })
+        };
+        rt.block_on(async {
+            let place = places[0].clone();
+            drop(Color::new().spawn(async move {
+                wait_at(&place).await;
+                send.send(()).unwrap();
+            }));
+            wait_at(&places[1]).await;
+            receive.recv().unwrap();
+        });
+        waking.join().unwrap();
+    }
+}
+
+/// Trap 15: a task that yielded on a worker which then blocks.
+fn a_stuck_worker_strands_no_yielded_task(workers: usize) {
+    if workers == 1 {
+        return;
+    }
+    for _ in 0..30 {
+        let rt = runtime(workers);
+        rt.block_on(async {
+            let (send, receive) = mpsc::channel();
+            let first = Color::new().spawn(async move {
+                yield_now().await;
+                send.send(()).unwrap();
+            });
+            let second = Color::new().spawn(async move { receive.recv().unwrap() });
+            first.await.unwrap();
+            second.await.unwrap();
+        });
+    }
+}
+
+/// Wakes itself until `stop`.
+async fn spin(stop: Arc<AtomicBool>) {
+    poll_fn(|cx| {
+        if stop.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Traps 16 and 30, in colors of their own: more of them than workers.
+fn a_busy_color_starves_neither_colors_nor_driver_nor_timers(workers: usize) {
+    let world = World::new();
+    let rt = world.build(Builder::new().workers(workers));
+    let stop = Arc::new(AtomicBool::new(false));
+    let far = descriptor(rt.handle());
+    rt.block_on(async {
+        let busy: Vec<_> = (0..2 * workers).map(|_| Color::new().spawn(spin(stop.clone()))).collect();
+        Color::new().spawn(async {}).await.unwrap();
+        time::sleep(Duration::from_millis(2)).await;
+        Color::new().spawn(time::sleep(Duration::from_millis(2))).await.unwrap();
+        let (there, ready) = (far.clone(), Event::new());
+        let began = ready.clone();
+        let polled = Color::new().spawn(async move {
+            let port = Port::new(there);
+            let mut run = std::pin::pin!(port.run(Op::Poll(Interest::Read)));
+            poll_fn(|cx| {
+                let poll = run.as_mut().poll(cx);
+                began.set();
+                poll.map(|(completion, _)| drop(completion.unwrap()))
+            })
+            .await;
+        });
+        ready.wait().await;
+        world.make_ready(&far);
+        polled.await.unwrap();
+        stop.store(true, Ordering::Relaxed);
+        for task in busy {
+            task.await.unwrap();
+        }
+    });
+}
+
+fn a_busy_default_color_starves_nobody(workers: usize) {
+    let rt = runtime(workers);
+    let stop = Arc::new(AtomicBool::new(false));
+    rt.block_on(async {
+        let busy: Vec<_> = (0..100).map(|_| spawn(spin(stop.clone()))).collect();
+        spawn(async {}).await.unwrap();
+        Color::new().spawn(async {}).await.unwrap();
+        time::sleep(Duration::from_millis(2)).await;
+        std::thread::scope(|s| {
+            let handle = rt.handle();
+            let there = s.spawn(|| handle.color().spawn(async { 3 }));
+            there.join().unwrap()
+        })
+        .await
+        .unwrap();
+        stop.store(true, Ordering::Relaxed);
+        for task in busy {
+            task.await.unwrap();
+        }
+    });
+}
+
+/// tokio #5223: between the yield and the next poll the driver had a turn.
+fn a_yield_runs_after_the_driver(workers: usize) {
+    let world = World::new();
+    let rt = world.build(Builder::new().workers(workers));
+    rt.block_on(async {
+        for _ in 0..20 {
+            let before = world.parks.load(Ordering::SeqCst);
+            yield_now().await;
+            assert!(world.parks.load(Ordering::SeqCst) > before);
+        }
+    });
+}
+
+/// Spawns that spawn, each in a color of its own or in one of a few.
+fn chains_across_colors_come_to_an_end(workers: usize) {
+    let rt = runtime(workers);
+    let count = Arc::new(AtomicUsize::new(0));
+    fn link(left: usize, count: Arc<AtomicUsize>, done: Event) {
+        let color = match left % 3 {
+            0 => Color::new(),
+            1 => Color::of(left as u64 % 5),
+            _ => Color::DEFAULT,
+        };
+        drop(color.spawn(async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            if left == 0 {
+                done.set();
+            } else {
+                link(left - 1, count, done);
+            }
+        }));
+    }
+    rt.block_on(async {
+        let done: Vec<_> = (0..10).map(|_| Event::new()).collect();
+        for event in &done {
+            link(500, count.clone(), event.clone());
+        }
+        for event in &done {
+            event.wait().await;
+        }
+    });
+    assert_eq!(count.load(Ordering::SeqCst), 10 * 501);
+}
