@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use isochrome_proactor::Proactor;
 use isochrome_reactor::Reactor;
+use isochrome_runtime::Background;
 use isochrome_runtime::driver::Driver;
 
 /// Chooses the driver where the program does not.
@@ -114,20 +115,38 @@ impl Builder {
     /// answered, and what to do. If the system has no descriptors or threads
     /// left. If `ISOCHROME_DRIVER` names no driver.
     pub fn build(self) -> io::Result<Runtime> {
-        let (choice, fallback) = match self.driver {
-            DriverChoice::Auto => choose(from_environment()?)?,
-            forced => choose(forced)?,
-        };
-        let inner = match choice {
-            DriverChoice::Reactor => self.runtime.build_with(|worker| {
-                let driver = Reactor::new(worker)?;
-                Ok(Box::new(driver) as Box<dyn Driver>)
-            }),
-            DriverChoice::Auto | DriverChoice::Proactor => self
-                .runtime
-                .build_with(|_| Ok(Box::new(Proactor::new()?) as Box<dyn Driver>)),
-        }?;
+        let (choice, fallback) = choose(self.driver)?;
+        let inner = self.runtime.build_with(factory(choice))?;
         Ok(Runtime { inner, fallback })
+    }
+
+    /// Builds the runtime and starts it in the background, every worker on a
+    /// thread of its own: for programs whose main thread does something else.
+    /// Dropping what is returned ends the runtime.
+    ///
+    /// ```
+    /// let background = isochrome::Builder::new().start()?;
+    /// let task = background.spawn(async { 6 * 7 });
+    /// # assert_eq!(isochrome::Runtime::new()?.block_on(task).unwrap(), 42);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`build`](Builder::build).
+    pub fn start(self) -> io::Result<Background> {
+        let (choice, _) = choose(self.driver)?;
+        self.runtime.start_with(factory(choice))
+    }
+}
+
+/// Makes the drivers of one kind, for each worker on its thread.
+fn factory(choice: DriverChoice) -> impl Fn(usize) -> io::Result<Box<dyn Driver>> + Send + Sync {
+    move |worker| {
+        Ok(match choice {
+            DriverChoice::Reactor => Box::new(Reactor::new(worker)?),
+            DriverChoice::Auto | DriverChoice::Proactor => Box::new(Proactor::new()?),
+        })
     }
 }
 
@@ -143,6 +162,10 @@ fn from_environment() -> io::Result<DriverChoice> {
 /// Tries the proactor out where it may be used. Gives the reason if it was not
 /// taken.
 fn choose(choice: DriverChoice) -> io::Result<(DriverChoice, Option<io::Error>)> {
+    let choice = match choice {
+        DriverChoice::Auto => from_environment()?,
+        forced => forced,
+    };
     if choice == DriverChoice::Reactor {
         return Ok((choice, None));
     }

@@ -46,7 +46,7 @@ mod builder;
 
 pub use builder::{Builder, DriverChoice, Runtime};
 pub use isochrome_runtime::{
-    AbortHandle, Color, Handle, JoinError, JoinHandle, spawn, spawn_blocking, yield_now,
+    AbortHandle, Background, Color, Handle, JoinError, JoinHandle, spawn, spawn_blocking, yield_now,
 };
 
 /// Sockets and names.

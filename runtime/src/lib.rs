@@ -48,6 +48,6 @@ pub mod time;
 pub use {
     color::Color,
     descriptor::Descriptor,
-    runtime::{Builder, Handle, Runtime, spawn, spawn_blocking, yield_now},
+    runtime::{Background, Builder, Handle, Runtime, spawn, spawn_blocking, yield_now},
     task::{AbortHandle, JoinError, JoinHandle},
 };

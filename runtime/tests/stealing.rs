@@ -180,10 +180,15 @@ fn a_busy_color_starves_neither_colors_nor_driver_nor_timers(workers: usize) {
     let stop = Arc::new(AtomicBool::new(false));
     let far = descriptor(rt.handle());
     rt.block_on(async {
-        let busy: Vec<_> = (0..2 * workers).map(|_| Color::new().spawn(spin(stop.clone()))).collect();
+        let busy: Vec<_> = (0..2 * workers)
+            .map(|_| Color::new().spawn(spin(stop.clone())))
+            .collect();
         Color::new().spawn(async {}).await.unwrap();
         time::sleep(Duration::from_millis(2)).await;
-        Color::new().spawn(time::sleep(Duration::from_millis(2))).await.unwrap();
+        Color::new()
+            .spawn(time::sleep(Duration::from_millis(2)))
+            .await
+            .unwrap();
         let (there, ready) = (far.clone(), Event::new());
         let began = ready.clone();
         let polled = Color::new().spawn(async move {

@@ -23,6 +23,11 @@ impl Handle {
         Worker::with(|worker| worker.map(|worker| worker.runtime().clone()))
     }
 
+    /// Whether this thread works for this runtime just now.
+    pub(super) fn is_current(&self) -> bool {
+        Worker::with(|worker| worker.is_some_and(|worker| worker.is_of(&self.0)))
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
     }

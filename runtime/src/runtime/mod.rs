@@ -3,12 +3,15 @@
 //! * `builder`: how a runtime is made.
 //! * `shared`: what its threads share.
 //! * `handle`: how it is reached from anywhere.
+//! * `background`: a runtime with a thread for worker 0 too.
 //! * this file: [`Runtime`] itself, and how it ends.
 
+mod background;
 mod builder;
 mod handle;
 mod shared;
 
+pub use background::Background;
 pub use builder::Builder;
 pub use handle::{Handle, spawn, spawn_blocking, yield_now};
 pub(crate) use {handle::spawn_on, shared::Shared};
