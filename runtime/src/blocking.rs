@@ -39,6 +39,7 @@ struct Inner {
 struct State {
     queue: VecDeque<TaskRef>,
     threads: usize,
+    /// Threads that will look at the queue: they wait, or have just started.
     idle: usize,
     closed: bool,
 }
@@ -60,18 +61,20 @@ impl Pool {
         if state.closed {
             return Err((task, Reason::ShutDown));
         }
-        let free = state.idle > state.queue.len();
-        if !free && state.threads < limits.threads {
+        if state.idle <= state.queue.len() && state.threads < limits.threads {
             state.threads += 1;
+            state.idle += 1;
             let pool = self.0.clone();
             let name = String::from("isochrome-blocking");
             let started = thread::Builder::new().name(name).spawn(move || pool.run());
             if started.is_err() {
                 state.threads -= 1;
+                state.idle -= 1;
             }
         }
+        let free = state.idle > state.queue.len();
         let waiting = state.queue.len().saturating_sub(state.idle);
-        if state.threads == 0 || (!free && waiting >= limits.queue.saturating_add(1)) {
+        if state.threads == 0 || (!free && waiting >= limits.queue) {
             let reason = Reason::PoolFull {
                 threads: state.threads,
                 queue: state.queue.len(),
@@ -119,6 +122,8 @@ impl Inner {
 
     fn run(&self) {
         let mut state = self.lock();
+        // Counted when it was started.
+        state.idle -= 1;
         loop {
             if let Some(task) = state.queue.pop_front() {
                 drop(state);

@@ -382,8 +382,8 @@ fn woken_often_polled_once(workers: usize) {
         let waker = place.lock().unwrap().clone().unwrap();
         for _ in 0..100 {
             waker.wake_by_ref();
-            waker.clone().wake();
         }
+        std::iter::repeat_n(waker, 100).for_each(Waker::wake);
         handle.await.unwrap();
     });
     assert_eq!(polls.load(Ordering::SeqCst), 2);

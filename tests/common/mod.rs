@@ -197,23 +197,22 @@ pub(crate) async fn std_pair() -> (TcpStream, std::net::TcpStream) {
     (near, far)
 }
 
-/// Makes the socket's buffers as small as the kernel allows, so that writes
-/// are partial.
+/// Makes the socket's send buffer small, so that writes are partial. (Not the
+/// receiver's: a window below loopback's segments waits for the timers of
+/// TCP, 200 ms each.)
 pub(crate) fn shrink(socket: &impl AsRawFd) {
-    for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
-        let size: libc::c_int = 4096;
-        // SAFETY: the option is an int, and its size is said.
-        let answer = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const size).cast(),
-                size_of_val(&size) as libc::socklen_t,
-            )
-        };
-        assert_eq!(answer, 0, "{}", io::Error::last_os_error());
-    }
+    let size: libc::c_int = 16 << 10;
+    // SAFETY: the option is an int, and its size is said.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const size).cast(),
+            size_of_val(&size) as libc::socklen_t,
+        )
+    };
+    assert_eq!(answer, 0, "{}", io::Error::last_os_error());
 }
 
 /// The soft and hard limit of open files.

@@ -97,8 +97,13 @@ impl Port {
             return Poll::Pending;
         };
         let done = state.take_finished();
+        let wakers = done.is_some().then(|| state.take_wakers());
         drop(state);
         drop(done);
+        // Others may have waited for their turn.
+        if let Some(wakers) = wakers {
+            wakers.wake();
+        }
         budget::spend();
         Poll::Ready(completion)
     }

@@ -88,6 +88,9 @@ fn a_consumed_wake_of_a_notified_task_is_seen_too() {
 
 /// Guards: rules 1 and 2 with two wakers: one of them queues the task, and no
 /// value is missing in the last poll. Who is told to queue polls at once.
+///
+/// No model fails without the Acquire of `wake`, or the Release of
+/// `start_poll`: the queue of the color orders one poll before the next.
 #[test]
 fn two_wakers_queue_it_once_and_both_are_seen() {
     model(|| {
@@ -121,6 +124,9 @@ fn two_wakers_queue_it_once_and_both_are_seen() {
 /// Guards: rules 4 and 7: a wake that consumes its waker against the
 /// completion. Freed once, after every access; AcqRel in `release` and
 /// `wake_and_release`.
+///
+/// Nothing fails without the Acquire in the success of `update`: its first load
+/// acquires what the compare-exchange then finds unchanged.
 #[test]
 fn a_consumed_wake_against_completion_frees_once() {
     model(|| {
@@ -234,7 +240,7 @@ fn a_join_waker_is_replaced_against_completion() {
     model(|| {
         let task = Arc::new((State::new(), UnsafeCell::new(1)));
         assert_eq!(task.0.start_poll(), Turn::Poll);
-        assert!(task.0.set_join_waker());
+        assert!(task.0.set_join_waker() && task.0.has_join_waker());
         let handle = {
             let task = task.clone();
             thread::spawn(move || {
@@ -380,5 +386,29 @@ fn an_abort_of_a_pending_task_cancels_it() {
             }
             Wake::Free => unreachable!("nothing was given up"),
         }
+    });
+}
+
+/// Guards: a closure that runs once is queued by nobody, and an abort that
+/// happened before it began cancels it.
+#[test]
+fn an_abort_of_a_closure_queues_nothing() {
+    model(|| {
+        let task = Arc::new((State::new(), AtomicBool::new(false)));
+        let aborter = {
+            let task = task.clone();
+            thread::spawn(move || {
+                assert_eq!(task.0.abort(), Wake::Nothing);
+                task.1.store(true, Ordering::Release);
+            })
+        };
+        let before = task.1.load(Ordering::Acquire);
+        let turn = task.0.start_once();
+        assert!(turn == Turn::Cancel || (turn == Turn::Poll && !before));
+        assert!(
+            !task.0.complete().release,
+            "the closure's runner knows better"
+        );
+        aborter.join().unwrap();
     });
 }

@@ -20,7 +20,7 @@ use crate::descriptor::Descriptor;
 use crate::driver::Driver;
 use crate::op::{InFlight, Slot};
 use crate::runtime::{Handle, Shared};
-use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::atomic::{AtomicPtr, Ordering, fence};
 use crate::task::owned::Owned;
 use crate::task::{Header, Ran, TaskRef};
 
@@ -375,16 +375,24 @@ impl Worker {
     }
 
     fn pop_pinned(&self) -> Option<NonNull<Core>> {
-        self.pinned.borrow_mut().pop_front()
+        let color = self.pinned.borrow_mut().pop_front()?;
+        self.offer_rest();
+        Some(color)
     }
 
     fn pop_queue(&self) -> Option<NonNull<Core>> {
         let shared = self.shared();
         let color = shared.queue.pop()?;
-        if shared.queue.len() > 0 {
+        self.offer_rest();
+        Some(color)
+    }
+
+    /// What waits here may have to wait long: nobody knows how long the color
+    /// takes that was just popped.
+    fn offer_rest(&self) {
+        if self.shared().queue.len() > 0 {
             self.runtime.shared().offer();
         }
-        Some(color)
     }
 
     /// Puts a ready color into this worker's queue.
@@ -536,7 +544,10 @@ impl Shared {
                 // ready queue any more.
                 unsafe { worker.finished.push(task.0) };
                 // An owner that runs looks by itself, sooner or later; one that
-                // waits for its last tasks has to be told.
+                // waits for its last tasks has to be told. The fence: if this
+                // look at `closing` is too early, the owner, which saw it set
+                // before the fence of its `Sleep::prepare`, sees the task.
+                fence(Ordering::SeqCst);
                 if self.is_closing() {
                     self.notify(owner as usize);
                 }

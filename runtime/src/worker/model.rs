@@ -140,9 +140,9 @@ fn growth_against_a_thief() {
 /// was taken, and what a thief read from it before its failed step counts for
 /// nothing.
 ///
-/// Loom executes loads in program order, so it does not see the Release of the
-/// taker's compare-exchange left out, which forbids that a slot is read after
-/// `front` has moved (load buffering). That one is by hand.
+/// Loom does not see the Acquire of `front` in `push` left out: it executes
+/// loads in program order and knows no load buffering, so that a taker never
+/// reads what is written after its compare-exchange. That one is by hand.
 #[test]
 fn wrap_against_a_thief() {
     model(|| {
@@ -310,7 +310,9 @@ fn an_offer_is_seen_or_the_sleeper_is_told() {
 ///
 /// Loom does not see the Release of `prepare`'s store left out, nor the
 /// Acquire of `try_notify`: its read-modify-writes read the newest value, so
-/// the count cannot be taken down before it went up.
+/// the count cannot be taken down before it went up. Nor the Acquire of
+/// `wake_up`: the fence of the next `prepare`, and the Acquire of the queues,
+/// stand in for it.
 #[test]
 fn one_unpark_for_each_parked_period() {
     model(|| {

@@ -230,22 +230,27 @@ impl TestDriver {
         })
     }
 
-    /// Completes what can be. Returns whether anything was.
-    fn step(&mut self) -> bool {
+    /// Completes what can be of one operation. Returns whether anything was.
+    fn advance(&mut self, key: u64) -> bool {
         let mut any = false;
-        for key in self.ops.keys().copied().collect::<Vec<_>>() {
-            while let Some((completion, last)) = self.attempt(key) {
-                any = true;
-                if last {
-                    self.cancelled.remove(&key);
-                    self.world.finished.fetch_add(1, Ordering::SeqCst);
-                    self.ops.remove(&key).unwrap().finish(completion);
-                    break;
-                }
-                self.ops[&key].deliver(completion);
+        while let Some((completion, last)) = self.attempt(key) {
+            any = true;
+            if last {
+                self.cancelled.remove(&key);
+                self.world.finished.fetch_add(1, Ordering::SeqCst);
+                self.ops.remove(&key).unwrap().finish(completion);
+                break;
             }
+            self.ops[&key].deliver(completion);
         }
         any
+    }
+
+    /// As `advance`, for all.
+    fn step(&mut self) -> bool {
+        let keys: Vec<_> = self.ops.keys().copied().collect();
+        keys.into_iter()
+            .fold(false, |any, key| self.advance(key) | any)
     }
 }
 
@@ -267,10 +272,7 @@ impl Driver for TestDriver {
         self.next_key += 1;
         op.set_key(self.next_key);
         self.ops.insert(self.next_key, op);
-        if let Some((completion, true)) = self.attempt(self.next_key) {
-            self.world.finished.fetch_add(1, Ordering::SeqCst);
-            self.ops.remove(&self.next_key).unwrap().finish(completion);
-        }
+        self.advance(self.next_key);
         Ok(())
     }
 
