@@ -151,12 +151,14 @@ fn factory(choice: DriverChoice) -> impl Fn(usize) -> io::Result<Box<dyn Driver>
 }
 
 fn from_environment() -> io::Result<DriverChoice> {
-    match std::env::var(VARIABLE) {
-        Ok(text) if !text.is_empty() => text
-            .parse()
-            .map_err(|e: io::Error| io::Error::new(e.kind(), format!("{VARIABLE}: {e}"))),
-        _ => Ok(DriverChoice::Auto),
-    }
+    let text = match std::env::var_os(VARIABLE) {
+        None => return Ok(DriverChoice::Auto),
+        Some(text) if text.is_empty() => return Ok(DriverChoice::Auto),
+        Some(text) => text,
+    };
+    text.to_string_lossy()
+        .parse()
+        .map_err(|e: io::Error| io::Error::new(e.kind(), format!("{VARIABLE}: {e}")))
 }
 
 /// Tries the proactor out where it may be used. Gives the reason if it was not

@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use isochrome_runtime::op::{Op, Port, Yield};
-use isochrome_runtime::time::{Sleep, sleep};
+use isochrome_runtime::op::{Op, Port, Waiter, Yield};
+use isochrome_runtime::time::Sleep;
 use isochrome_runtime::{Descriptor, Handle};
 use socket2::SockRef;
 
@@ -31,6 +32,7 @@ const REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 pub struct TcpListener {
     accept: Port,
     pressure: AtomicU64,
+    rest: Mutex<Rest>,
 }
 
 impl TcpListener {
@@ -67,6 +69,7 @@ impl TcpListener {
         Ok(TcpListener {
             accept: Port::new(Descriptor::new(fd, runtime)?),
             pressure: AtomicU64::new(0),
+            rest: Mutex::default(),
         })
     }
 
@@ -82,46 +85,15 @@ impl TcpListener {
     ///
     /// What accept(2) answers otherwise: the listener is of no more use then.
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send + '_ {
-        let mut rest = Rest::default();
-        poll_fn(move |cx| self.poll_accept(cx, &mut rest))
+        let mut asker = Asker::new(self);
+        poll_fn(move |cx| asker.poll(cx))
     }
 
     /// The connections, one after another, without end. See
     /// [`accept`](TcpListener::accept).
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
-            listener: self,
-            rest: Rest::default(),
-        }
-    }
-
-    fn poll_accept(
-        &self,
-        cx: &mut Context<'_>,
-        rest: &mut Rest,
-    ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        loop {
-            ready!(rest.poll(cx));
-            match ready!(self.accept.poll_next(cx, || Op::Accept)) {
-                Ok(Yield::Socket(fd)) => {
-                    rest.over();
-                    let runtime = self.accept.descriptor().runtime();
-                    let stream = TcpStream::accepted(fd, runtime);
-                    // It fails if the connection was reset meanwhile.
-                    if let Ok(peer) = stream.peer_addr() {
-                        return Poll::Ready(Ok((stream, peer)));
-                    }
-                }
-                Ok(Yield::Done(_) | Yield::Buf(_)) => {}
-                Err(e) => match Trouble::of(&e) {
-                    Trouble::Connection => {}
-                    Trouble::Resources => {
-                        self.pressure.fetch_add(1, Ordering::Relaxed);
-                        rest.begin();
-                    }
-                    Trouble::Listener => return Poll::Ready(Err(e)),
-                },
-            }
+            asker: Asker::new(self),
         }
     }
 
@@ -129,6 +101,11 @@ impl TcpListener {
     /// left.
     pub fn pressure(&self) -> u64 {
         self.pressure.load(Ordering::Relaxed)
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        // Nothing that can panic runs under the lock.
+        self.rest.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// The address that it listens on, with the port that the system chose.
@@ -180,10 +157,11 @@ impl Trouble {
     }
 }
 
-/// The rests after refusals: each twice as long as the one before.
+/// The rests after refusals, each twice as long as the one before. All askers
+/// share them, so that giving up and asking again does not cut one short.
 #[derive(Debug, Default)]
 struct Rest {
-    now: Option<Sleep>,
+    until: Option<Instant>,
     last: Option<Duration>,
 }
 
@@ -192,19 +170,62 @@ impl Rest {
         let (first, longest) = REST;
         let time = self.last.map_or(first, |last| (last * 2).min(longest));
         self.last = Some(time);
-        self.now = Some(sleep(time));
+        self.until = Some(Instant::now() + time);
     }
+}
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(sleep) = &mut self.now {
-            ready!(Pin::new(sleep).poll(cx));
-            self.now = None;
+/// One who waits for a connection.
+#[derive(Debug)]
+struct Asker<'a> {
+    listener: &'a TcpListener,
+    waiter: Waiter<'a>,
+    sleep: Option<Sleep>,
+}
+
+impl<'a> Asker<'a> {
+    fn new(listener: &'a TcpListener) -> Asker<'a> {
+        Asker {
+            listener,
+            waiter: listener.accept.waiter(),
+            sleep: None,
         }
-        Poll::Ready(())
     }
 
-    fn over(&mut self) {
-        self.last = None;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let runtime = self.listener.accept.descriptor().runtime();
+        loop {
+            ready!(self.poll_rest(cx));
+            match ready!(self.waiter.poll_next(cx, || Op::Accept)) {
+                Ok(Yield::Socket(fd)) => {
+                    *self.listener.rest() = Rest::default();
+                    let stream = TcpStream::accepted(fd, runtime);
+                    // It fails if the connection was reset meanwhile.
+                    if let Ok(peer) = stream.peer_addr() {
+                        return Poll::Ready(Ok((stream, peer)));
+                    }
+                }
+                Ok(Yield::Done(_) | Yield::Buf(_)) => {}
+                Err(e) => match Trouble::of(&e) {
+                    Trouble::Connection => {}
+                    Trouble::Resources => {
+                        self.listener.pressure.fetch_add(1, Ordering::Relaxed);
+                        self.listener.rest().begin();
+                    }
+                    Trouble::Listener => return Poll::Ready(Err(e)),
+                },
+            }
+        }
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.listener.rest().until;
+        let Some(until) = until.filter(|until| *until > Instant::now()) else {
+            self.sleep = None;
+            return Poll::Ready(());
+        };
+        let runtime = self.listener.accept.descriptor().runtime();
+        let sleep = self.sleep.get_or_insert_with(|| runtime.sleep_until(until));
+        Pin::new(sleep).poll(cx)
     }
 }
 
@@ -212,8 +233,7 @@ impl Rest {
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Incoming<'a> {
-    listener: &'a TcpListener,
-    rest: Rest,
+    asker: Asker<'a>,
 }
 
 impl Incoming<'_> {
@@ -228,7 +248,7 @@ impl Stream for Incoming<'_> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let accepted = ready!(this.listener.poll_accept(cx, &mut this.rest));
+        let accepted = ready!(this.asker.poll(cx));
         Poll::Ready(Some(accepted.map(|(stream, _)| stream)))
     }
 }

@@ -5,12 +5,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, RecvBuf};
-use isochrome_runtime::op::{Address, Completion, Op, Port, Received, Yield};
+use isochrome_runtime::op::{Address, Completion, Op, Port, Yield};
 use isochrome_runtime::{Descriptor, Handle};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -27,8 +27,6 @@ use crate::split::{self, ReadHalf, WriteHalf};
 pub struct TcpStream {
     recv: Port,
     send: Port,
-    /// What a `read` left of a lease, to be given out first.
-    left: Mutex<Option<RecvBuf>>,
 }
 
 impl TcpStream {
@@ -72,7 +70,6 @@ impl TcpStream {
         TcpStream {
             recv: Port::new(descriptor.clone()),
             send: Port::new(descriptor),
-            left: Mutex::new(None),
         }
     }
 
@@ -88,24 +85,18 @@ impl TcpStream {
     ///
     /// What recv(2) answers; a reset, mostly.
     pub fn recv(&self) -> impl Future<Output = io::Result<RecvBuf>> + Send + '_ {
-        poll_fn(|cx| self.poll_recv(cx))
+        let mut waiter = self.recv.waiter();
+        poll_fn(move |cx| poll_lease(|| waiter.poll_next(cx, || Op::Recv)))
     }
 
-    /// The poll form of [`recv`](TcpStream::recv).
+    /// The poll form of [`recv`](TcpStream::recv), for a single receiver: only
+    /// the last waker is kept.
     ///
     /// # Errors
     ///
     /// As for `recv`.
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
-        if let Some(left) = self.left().take() {
-            return Poll::Ready(Ok(left));
-        }
-        loop {
-            // A readiness that a `read` waited for is no data.
-            if let Some(buf) = lease(ready!(self.recv.poll_next(cx, || Op::Recv)))? {
-                return Poll::Ready(Ok(buf));
-            }
-        }
+        poll_lease(|| self.recv.poll_next(cx, || Op::Recv))
     }
 
     /// Reads into borrowed memory, and returns how many bytes: straight into
@@ -121,10 +112,17 @@ impl TcpStream {
         &'a self,
         buf: &'a mut [u8],
     ) -> impl Future<Output = io::Result<usize>> + Send + 'a {
-        poll_fn(|cx| self.poll_read(cx, buf))
+        let mut waiter = self.recv.waiter();
+        poll_fn(move |cx| {
+            if buf.is_empty() {
+                return Poll::Ready(Ok(0));
+            }
+            waiter.poll_recv(cx, buf)
+        })
     }
 
-    /// The poll form of [`read`](TcpStream::read).
+    /// The poll form of [`read`](TcpStream::read), for a single reader: only
+    /// the last waker is kept.
     ///
     /// # Errors
     ///
@@ -133,20 +131,7 @@ impl TcpStream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let left = self.left().take();
-        if let Some(lease) = left {
-            return Poll::Ready(Ok(self.copy(lease, buf)));
-        }
-        loop {
-            match ready!(self.recv.poll_recv(cx, buf)) {
-                Received::Here(result) => return Poll::Ready(result),
-                Received::Elsewhere(completion) => {
-                    if let Some(lease) = lease(completion)? {
-                        return Poll::Ready(Ok(self.copy(lease, buf)));
-                    }
-                }
-            }
-        }
+        self.recv.poll_recv(cx, buf)
     }
 
     /// Reads into a buffer that is handed over, as completion users know it,
@@ -160,21 +145,6 @@ impl TcpStream {
     pub async fn read_owned<B: IoBufMut>(&self, mut buf: B) -> (io::Result<usize>, B) {
         let result = self.read(buf.bytes_mut()).await;
         (result, buf)
-    }
-
-    fn left(&self) -> std::sync::MutexGuard<'_, Option<RecvBuf>> {
-        // Nothing that can panic runs under the lock.
-        self.left.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn copy(&self, mut lease: RecvBuf, buf: &mut [u8]) -> usize {
-        let n = lease.len().min(buf.len());
-        buf[..n].copy_from_slice(&lease[..n]);
-        if n < lease.len() {
-            lease.advance(n);
-            *self.left() = Some(lease);
-        }
-        n
     }
 
     // -- sending ----------------------------------------------------------
@@ -293,11 +263,13 @@ impl TcpStream {
     }
 }
 
-/// The lease in a completion; `None` if it was only readiness.
-fn lease(completion: Completion) -> io::Result<Option<RecvBuf>> {
-    match completion? {
-        Yield::Buf(buf) => Ok(Some(buf)),
-        Yield::Done(_) | Yield::Socket(_) => Ok(None),
+/// Polls until there is a lease: a readiness that a `read` waited for, and
+/// gave up, is no data.
+fn poll_lease(mut next: impl FnMut() -> Poll<Completion>) -> Poll<io::Result<RecvBuf>> {
+    loop {
+        if let Yield::Buf(buf) = ready!(next())? {
+            return Poll::Ready(Ok(buf));
+        }
     }
 }
 

@@ -31,6 +31,20 @@ impl Proactor {
         ready
     }
 
+    /// A cancel did not find its operation. If that has not completed, it was
+    /// between two places: a send that found no room is submitted, but waits
+    /// for room only after the batch that brought the cancel too (seen on
+    /// 6.18). So it is sent again.
+    fn cancel_failed(&mut self, key: Option<Key>, result: i32) {
+        let Some(key) = key.filter(|_| result == -libc::ENOENT) else {
+            return;
+        };
+        let found = self.table.get_mut(key);
+        if found.is_some_and(|o| o.stage == Stage::Pushed && o.wish != Wish::Go) {
+            self.cancels.push_back(key);
+        }
+    }
+
     fn complete(&mut self, entry: &cqueue::Entry) {
         let key = Key::from_raw(entry.user_data());
         let more = cqueue::more(entry.flags());
@@ -40,7 +54,11 @@ impl Proactor {
                 self.wake_armed = more;
                 None
             }
-            Key::CANCEL => None,
+            Key::CANCEL_ALL => None,
+            key if key.cancels().is_some() => {
+                self.cancel_failed(key.cancels(), entry.result());
+                None
+            }
             key => {
                 let found = self.table.get_mut(key);
                 self.strangers += u64::from(found.is_none());

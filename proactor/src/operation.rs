@@ -247,7 +247,7 @@ pub(crate) fn cancel_entry(key: Key) -> squeue::Entry {
     opcode::AsyncCancel::new(key.raw())
         .build()
         .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(Key::CANCEL.raw())
+        .user_data(key.cancel().raw())
 }
 
 /// The entry that cancels everything. It completes only if it fails, so that
@@ -256,7 +256,7 @@ pub(crate) fn cancel_all_entry() -> squeue::Entry {
     opcode::AsyncCancel2::new(CancelBuilder::any().all())
         .build()
         .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(Key::CANCEL.raw())
+        .user_data(Key::CANCEL_ALL.raw())
 }
 
 /// The entry that waits for wakes from other threads.

@@ -15,12 +15,14 @@ pub(crate) struct Key(u64);
 /// No entry has this index: keys with it name the driver's own business.
 const RESERVED: u32 = u32::MAX;
 
+/// Set in the index of a request that cancels; no table is that large.
+const CANCEL: u64 = 1 << 31;
+
 impl Key {
     /// The poll on the wake source.
     pub(crate) const WAKE: Key = Key::new(RESERVED, 0);
-    /// Every cancel request: what it answers is of no interest, because the
-    /// operation that it names says how it ended.
-    pub(crate) const CANCEL: Key = Key::new(RESERVED, 1);
+    /// The request that cancels everything.
+    pub(crate) const CANCEL_ALL: Key = Key::new(RESERVED, 1);
 
     const fn new(index: u32, generation: u32) -> Key {
         Key((generation as u64) << 32 | index as u64)
@@ -28,6 +30,17 @@ impl Key {
 
     pub(crate) const fn from_raw(raw: u64) -> Key {
         Key(raw)
+    }
+
+    /// The key of the request that cancels the operation with this key.
+    pub(crate) const fn cancel(self) -> Key {
+        Key(self.0 | CANCEL)
+    }
+
+    /// The operation that the request with this key cancels.
+    pub(crate) fn cancels(self) -> Option<Key> {
+        let is_cancel = self.0 & CANCEL != 0 && self.0 as u32 != RESERVED;
+        is_cancel.then_some(Key(self.0 & !CANCEL))
     }
 
     pub(crate) const fn raw(self) -> u64 {
@@ -67,7 +80,7 @@ impl<T> Table<T> {
     pub(crate) fn insert(&mut self, value: T) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let index = self.entries.insert((self.generation, value));
-        debug_assert!(index < RESERVED as usize);
+        debug_assert!(index < CANCEL as usize);
         Key::new(index as u32, self.generation)
     }
 
@@ -112,7 +125,13 @@ mod tests {
         assert_eq!(key.index(), 0xdead_beef);
         assert_eq!(key.generation(), 0x0123_4567);
         assert_eq!(Key::from_raw(key.raw()), key);
-        assert_ne!(Key::WAKE, Key::CANCEL);
+        assert_ne!(Key::WAKE, Key::CANCEL_ALL);
+        for reserved in [Key::WAKE, Key::CANCEL_ALL] {
+            assert_eq!(reserved.cancels(), None);
+        }
+        let key = Key::new(7, 3);
+        assert_eq!(key.cancel().cancels(), Some(key));
+        assert_eq!(key.cancels(), None);
     }
 
     #[test]
@@ -132,7 +151,7 @@ mod tests {
     fn unknown_and_reserved_keys_find_nothing() {
         let mut table = Table::new();
         table.insert(1);
-        for key in [Key::WAKE, Key::CANCEL, Key::new(7, 1), Key::new(0, 0)] {
+        for key in [Key::WAKE, Key::CANCEL_ALL, Key::new(7, 1), Key::new(0, 0)] {
             assert_eq!(table.get_mut(key), None);
             assert_eq!(table.remove(key), None);
         }

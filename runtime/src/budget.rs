@@ -2,10 +2,12 @@
 //!
 //! I/O that is always ready would otherwise keep its task running for ever:
 //! after [`BUDGET`] completed operations in one poll the next one yields, and
-//! the task goes to the end of its color's queue.
+//! the task becomes ready again when the driver has had its turn.
 
 use std::cell::Cell;
 use std::task::{Context, Poll};
+
+use crate::worker::Worker;
 
 /// tokio's figure, and small against the cost of that many system calls.
 const BUDGET: u8 = 128;
@@ -26,7 +28,7 @@ pub(crate) fn poll_remaining(cx: &mut Context<'_>) -> Poll<()> {
         return Poll::Ready(());
     }
     refill();
-    cx.waker().wake_by_ref();
+    Worker::wake_after_driver(cx.waker());
     Poll::Pending
 }
 

@@ -140,27 +140,6 @@ fn a_stuck_default_color_strands_nothing_received_with_it(workers: usize) {
     }
 }
 
-/// Trap 15: a task that yielded on a worker which then blocks. Only that worker
-/// knows of it: it waits there for the driver's turn.
-#[test]
-#[ignore = "known gap: a yielded task cannot be stolen before the driver's turn"]
-fn a_stuck_worker_strands_no_yielded_task() {
-    let _watch = support::watchdog("a_stuck_worker_strands_no_yielded_task");
-    for _ in 0..30 {
-        let rt = runtime(2);
-        rt.block_on(async {
-            let (send, receive) = mpsc::channel();
-            let first = Color::new().spawn(async move {
-                yield_now().await;
-                send.send(()).unwrap();
-            });
-            let second = Color::new().spawn(async move { receive.recv().unwrap() });
-            first.await.unwrap();
-            second.await.unwrap();
-        });
-    }
-}
-
 /// Wakes itself until `stop`.
 async fn spin(stop: Arc<AtomicBool>) {
     poll_fn(|cx| {

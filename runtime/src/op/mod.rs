@@ -22,16 +22,20 @@
 //!    given back. The next operation of the slot waits for that.
 //! 3. Wakers and everything that may run foreign code (drops of buffers too)
 //!    are called with the slot unlocked.
-//! 4. A subscription that ends (its last completion says so) is submitted
+//! 4. Users of a port wait in line. A completion that is anyone's wakes all; a
+//!    slot that becomes idle wakes the first, who stays in the line until it
+//!    takes its turn or goes away, and then the next is woken.
+//! 5. A subscription that ends (its last completion says so) is submitted
 //!    again by the next poll that finds nothing. Only the `InFlight` tells
 //!    whether more will come: nothing is concluded from a result.
 
 mod address;
+mod line;
 mod port;
 mod slot;
 
 pub use address::Address;
-pub use port::{Port, Received, Run};
+pub use port::{Port, Run, Waiter};
 pub use slot::InFlight;
 pub(crate) use slot::Slot;
 

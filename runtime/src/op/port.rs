@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::slot::{Phase, Slot};
+use super::line::ANYONE;
+use super::slot::{Slot, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
 use crate::descriptor::Descriptor;
@@ -16,7 +17,8 @@ use crate::descriptor::Descriptor;
 ///
 /// A socket has one port for each direction. The port is made once and used
 /// for every operation, so that an operation allocates nothing. It can be used
-/// from any thread and any executor; several users take turns.
+/// from any thread and any executor; several users take turns, each through a
+/// [`Waiter`] or a [`Run`] of their own.
 ///
 /// Dropping it abandons what is in flight (see the [module](super)).
 pub struct Port {
@@ -37,7 +39,8 @@ impl Port {
     }
 
     /// Carries out a one-shot operation: waits for its turn, submits, and
-    /// gives the result and the operation with its buffers back.
+    /// gives the result and the operation with its buffers back. Turns are
+    /// taken in the order of the first polls.
     ///
     /// Dropping the future before the submission does nothing; after it, the
     /// operation is abandoned and the port stays usable.
@@ -46,66 +49,28 @@ impl Port {
             slot: &self.slot,
             op: Some(op),
             submitted: false,
+            number: ANYONE,
         }
     }
 
-    /// Receives into borrowed memory if the driver of this thread can
-    /// ([`Driver::recv_now`](crate::driver::Driver::recv_now)), else into a
-    /// lease. Either way the bytes come in the order of the stream, also after
-    /// receives that were given up.
-    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Received> {
-        let runtime = self.slot.descriptor.runtime();
-        loop {
-            ready!(budget::poll_remaining(cx));
-            let mut op = Op::Recv;
-            // What waits in the slot, or is on its way there, comes first.
-            if self.slot.lock().is_idle() {
-                match runtime.recv_now(&self.slot.descriptor, buf) {
-                    Some(Poll::Ready(result)) => {
-                        budget::spend();
-                        return Poll::Ready(Received::Here(result));
-                    }
-                    Some(Poll::Pending) => op = Op::Poll(Interest::Read),
-                    None => {}
-                }
-            }
-            match ready!(self.poll_next(cx, || op)) {
-                // Readable: try again.
-                Ok(Yield::Done(_)) => {}
-                completion => return Poll::Ready(Received::Elsewhere(completion)),
-            }
+    /// A place to wait at, for one of several users of a subscription.
+    pub fn waiter(&self) -> Waiter<'_> {
+        Waiter {
+            slot: &self.slot,
+            number: ANYONE,
         }
     }
 
-    /// The next completion of a subscription, or of a readiness poll. If
-    /// nothing is in flight, `op` is submitted.
-    ///
-    /// Nothing is lost when the asker goes away: completions wait here.
+    /// As [`Waiter::poll_next`], for a single user: only the last waker is
+    /// kept.
     pub fn poll_next(&self, cx: &mut Context<'_>, op: impl FnOnce() -> Op) -> Poll<Completion> {
-        ready!(budget::poll_remaining(cx));
-        let mut state = self.slot.lock();
-        if state.is_idle() {
-            state.start(op());
-            drop(state);
-            // Before the waker is left there: an operation that completes at
-            // once wakes nobody.
-            self.slot.descriptor.runtime().submit(&self.slot);
-            state = self.slot.lock();
-        }
-        let Some(completion) = state.pop() else {
-            state.wait(cx.waker());
-            return Poll::Pending;
-        };
-        let done = state.take_finished();
-        let wakers = done.is_some().then(|| state.take_wakers());
-        drop(state);
-        drop(done);
-        // Others may have waited for their turn.
-        if let Some(wakers) = wakers {
-            wakers.wake();
-        }
-        budget::spend();
-        Poll::Ready(completion)
+        poll_next(&self.slot, None, cx, op)
+    }
+
+    /// As [`Waiter::poll_recv`], for a single user: only the last waker is
+    /// kept.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        poll_recv(&self.slot, None, cx, buf)
     }
 }
 
@@ -121,27 +86,172 @@ impl fmt::Debug for Port {
     }
 }
 
-/// What [`Port::poll_recv`] did.
-#[derive(Debug)]
-pub enum Received {
-    /// Received this many bytes into the caller's memory; 0 is the end.
-    Here(io::Result<usize>),
-    /// Received a lease, or an error.
-    Elsewhere(Completion),
+/// One user's place at a [`Port`]. Dropping it gives the place up, and loses
+/// nothing: completions wait in the port.
+pub struct Waiter<'a> {
+    slot: &'a Arc<Slot>,
+    number: u32,
+}
+
+impl Waiter<'_> {
+    /// The next completion of a subscription, or of a readiness poll. If
+    /// nothing is in flight, `op` is submitted.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, op: impl FnOnce() -> Op) -> Poll<Completion> {
+        poll_next(self.slot, Some(&mut self.number), cx, op)
+    }
+
+    /// Receives into borrowed memory, and says how much: at once if the driver
+    /// of this thread can ([`Driver::recv_now`]), else by a copy. Either way
+    /// the bytes come in the order of the stream, also after receives that
+    /// were given up. 0 is the end.
+    ///
+    /// # Errors
+    ///
+    /// What the receive answers.
+    ///
+    /// [`Driver::recv_now`]: crate::driver::Driver::recv_now
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        poll_recv(self.slot, Some(&mut self.number), cx, buf)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        leave(self.slot, self.number);
+    }
+}
+
+impl fmt::Debug for Waiter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Waiter").field(&self.number).finish()
+    }
+}
+
+/// The number of a user's place, which gets one when it first waits; `None`
+/// for those without a place of their own.
+type Place<'a> = Option<&'a mut u32>;
+
+fn poll_next(
+    slot: &Arc<Slot>,
+    place: Place<'_>,
+    cx: &mut Context<'_>,
+    op: impl FnOnce() -> Op,
+) -> Poll<Completion> {
+    ready!(budget::poll_remaining(cx));
+    poll_take(slot, place, cx, op, |state| state.pop())
+}
+
+fn poll_recv(
+    slot: &Arc<Slot>,
+    mut place: Place<'_>,
+    cx: &mut Context<'_>,
+    buf: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(budget::poll_remaining(cx));
+        let mut op = Op::Recv;
+        // What waits in the slot, or is on its way there, comes first.
+        if slot.lock().is_idle() {
+            match slot.descriptor.runtime().recv_now(&slot.descriptor, buf) {
+                Some(Poll::Ready(result)) => {
+                    budget::spend();
+                    return Poll::Ready(result);
+                }
+                Some(Poll::Pending) => op = Op::Poll(Interest::Read),
+                None => {}
+            }
+        }
+        match ready!(poll_take(
+            slot,
+            place.as_deref_mut(),
+            cx,
+            || op,
+            |state| state.take_into(buf)
+        )) {
+            Taken::Part(n) => return Poll::Ready(Ok(n)),
+            Taken::Whole(Ok(Yield::Buf(lease))) => {
+                buf[..lease.len()].copy_from_slice(&lease);
+                return Poll::Ready(Ok(lease.len()));
+            }
+            // Readable: try again.
+            Taken::Whole(Ok(Yield::Done(_) | Yield::Socket(_))) => {}
+            Taken::Whole(Err(e)) => return Poll::Ready(Err(e)),
+        }
+    }
+}
+
+/// Takes something out of the slot, after submitting `op` if it is idle.
+fn poll_take<T>(
+    slot: &Arc<Slot>,
+    place: Place<'_>,
+    cx: &mut Context<'_>,
+    op: impl FnOnce() -> Op,
+    take: impl FnOnce(&mut super::slot::State) -> Option<T>,
+) -> Poll<T> {
+    let mut state = slot.lock();
+    // Who waits again goes to the end of the line.
+    let number = place.as_deref().copied().unwrap_or(ANYONE);
+    let left = state.line.leave(number);
+    if state.is_idle() {
+        state.start(op(), false);
+        drop(state);
+        // Before the waker is left there: an operation that completes at once
+        // wakes nobody.
+        slot.descriptor.runtime().submit(slot);
+        state = slot.lock();
+    }
+    let Some(taken) = take(&mut state) else {
+        let number = match place {
+            Some(number) if *number == ANYONE => {
+                *number = state.line.number();
+                *number
+            }
+            _ => number,
+        };
+        let old = state.line.wait(number, cx.waker());
+        drop(state);
+        drop((left, old));
+        return Poll::Pending;
+    };
+    let done = state.take_finished();
+    let turn = state.turn();
+    drop(state);
+    drop((left, done));
+    if let Some(turn) = turn {
+        turn.wake();
+    }
+    budget::spend();
+    Poll::Ready(taken)
+}
+
+/// Gives a place in the line up, and the turn with it.
+fn leave(slot: &Slot, number: u32) {
+    if number == ANYONE {
+        return;
+    }
+    let mut state = slot.lock();
+    let left = state.line.leave(number);
+    let turn = left.as_ref().and_then(|_| state.turn());
+    drop(state);
+    drop(left);
+    if let Some(turn) = turn {
+        turn.wake();
+    }
 }
 
 fn abandon(slot: &Arc<Slot>) {
     let mut state = slot.lock();
-    let in_flight = state.phase == Phase::InFlight;
     let leftover = state.abandon();
-    let wakers = state.take_wakers();
+    let turn = state.turn();
     drop(state);
+    let in_flight = leftover.in_flight;
     drop(leftover);
     if in_flight {
         slot.descriptor.runtime().cancel(slot);
     }
-    // Others may have waited for their turn.
-    wakers.wake();
+    if let Some(turn) = turn {
+        turn.wake();
+    }
 }
 
 /// The future of [`Port::run`].
@@ -150,6 +260,8 @@ pub struct Run<'a> {
     slot: &'a Arc<Slot>,
     op: Option<Op>,
     submitted: bool,
+    /// Its place in the line, if it had to wait for its turn.
+    number: u32,
 }
 
 impl Future for Run<'_> {
@@ -157,28 +269,42 @@ impl Future for Run<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(budget::poll_remaining(cx));
-        let mut state = self.slot.lock();
+        let slot = self.slot;
+        let mut state = slot.lock();
         if !self.submitted {
-            if state.phase != Phase::Idle {
-                state.wait(cx.waker());
+            if !(state.is_idle() && state.line.is_turn_of(self.number)) {
+                if self.number == ANYONE {
+                    self.number = state.line.number();
+                }
+                let old = state.line.wait(self.number, cx.waker());
+                drop(state);
+                drop(old);
                 return Poll::Pending;
             }
-            state.start(self.op.take().expect("polled after completion"));
+            let left = match self.number {
+                ANYONE => None,
+                number => state.line.leave(number),
+            };
+            state.start(self.op.take().expect("polled after completion"), true);
             drop(state);
+            drop(left);
             self.submitted = true;
-            self.slot.descriptor.runtime().submit(self.slot);
-            state = self.slot.lock();
+            slot.descriptor.runtime().submit(slot);
+            state = slot.lock();
         }
         let Some(op) = state.take_finished() else {
-            state.wait(cx.waker());
+            let old = state.owner.replace(cx.waker().clone());
+            drop(state);
+            drop(old);
             return Poll::Pending;
         };
         let completion = state.pop().expect("a finished operation has a result");
-        let wakers = state.take_wakers();
+        let turn = state.turn();
         drop(state);
         self.submitted = false;
-        // Others may have waited for their turn.
-        wakers.wake();
+        if let Some(turn) = turn {
+            turn.wake();
+        }
         budget::spend();
         Poll::Ready((completion, op))
     }
@@ -188,6 +314,8 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         if self.submitted {
             abandon(self.slot);
+        } else {
+            leave(self.slot, self.number);
         }
     }
 }

@@ -13,13 +13,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Completion, Op};
+use super::line::Line;
+use super::{Completion, Op, Yield};
 use crate::descriptor::Descriptor;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Rule 1 of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+enum Phase {
     Idle,
     InFlight,
     Finished,
@@ -31,20 +32,24 @@ pub(crate) struct Slot {
 }
 
 pub(crate) struct State {
-    pub(crate) phase: Phase,
+    phase: Phase,
     /// The worker whose driver has it, while in flight.
     pub(crate) worker: u32,
     /// What that driver calls it; `None` until the driver has seen it.
     key: Option<u64>,
     /// Nobody wants the result any more (rule 2).
     abandoned: bool,
-    pub(crate) op: Option<Op>,
+    op: Option<Op>,
     /// Completions not taken yet: the first here, so that the common case of
     /// one needs no queue, the others in `rest`.
     first: Option<Completion>,
     rest: VecDeque<Completion>,
-    /// Who waits for a completion, or for the slot to become idle.
-    wakers: Wakers,
+    /// Who awaits the operation in flight, if that is one `Run`.
+    pub(super) owner: Option<Waker>,
+    /// The operation in flight is one `Run`'s.
+    owned: bool,
+    /// Who waits for a completion of a subscription, or for a turn.
+    pub(super) line: Line,
 }
 
 impl Slot {
@@ -59,7 +64,9 @@ impl Slot {
                 op: None,
                 first: None,
                 rest: VecDeque::new(),
-                wakers: Wakers::default(),
+                owner: None,
+                owned: false,
+                line: Line::default(),
             }),
         })
     }
@@ -71,20 +78,35 @@ impl Slot {
 }
 
 impl State {
-    pub(crate) fn start(&mut self, op: Op) {
-        debug_assert!(self.phase == Phase::Idle && self.op.is_none());
+    /// Takes an operation in; `owned` by one `Run`, or anyone's.
+    pub(super) fn start(&mut self, op: Op, owned: bool) {
+        debug_assert!(self.is_idle() && self.op.is_none());
         self.phase = Phase::InFlight;
+        self.owned = owned;
         self.abandoned = false;
         self.key = None;
         self.op = Some(op);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Completion> {
+    pub(super) fn pop(&mut self) -> Option<Completion> {
         let first = self.first.take();
         if first.is_some() && !self.rest.is_empty() {
             self.first = self.rest.pop_front();
         }
         first
+    }
+
+    /// As `pop`, for a reader with this much room: of a lease that has more,
+    /// only a part is taken, so that no other reader comes between.
+    pub(super) fn take_into(&mut self, buf: &mut [u8]) -> Option<Taken> {
+        match &mut self.first {
+            Some(Ok(Yield::Buf(lease))) if lease.len() > buf.len() => {
+                buf.copy_from_slice(&lease[..buf.len()]);
+                lease.advance(buf.len());
+                Some(Taken::Part(buf.len()))
+            }
+            _ => self.pop().map(Taken::Whole),
+        }
     }
 
     fn push(&mut self, completion: Completion) -> usize {
@@ -97,13 +119,13 @@ impl State {
     }
 
     /// Nothing is in flight, and nothing waits to be taken.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle && self.first.is_none()
     }
 
     /// Ends the finished phase, if that is where a one-shot operation is, and
     /// gives the operation back.
-    pub(crate) fn take_finished(&mut self) -> Option<Op> {
+    pub(super) fn take_finished(&mut self) -> Option<Op> {
         if self.phase != Phase::Finished {
             return None;
         }
@@ -111,19 +133,21 @@ impl State {
         self.op.take()
     }
 
-    pub(crate) fn wait(&mut self, waker: &Waker) {
-        self.wakers.add(waker);
-    }
-
-    pub(crate) fn take_wakers(&mut self) -> Wakers {
-        std::mem::take(&mut self.wakers)
+    /// The waker of the first in line, if the slot is free for it.
+    pub(super) fn turn(&self) -> Option<Waker> {
+        if self.is_idle() {
+            self.line.turn()
+        } else {
+            None
+        }
     }
 
     /// Marks the operation as unwanted. What is returned has to be dropped
     /// after unlocking (rule 3).
     #[must_use]
-    pub(crate) fn abandon(&mut self) -> Leftover {
-        self.abandoned |= self.phase == Phase::InFlight;
+    pub(super) fn abandon(&mut self) -> Leftover {
+        let in_flight = self.phase == Phase::InFlight;
+        self.abandoned |= in_flight;
         let op = match self.phase {
             Phase::InFlight => None,
             Phase::Idle | Phase::Finished => {
@@ -132,22 +156,31 @@ impl State {
             }
         };
         Leftover {
+            in_flight,
             _op: op,
+            _owner: self.owner.take(),
             _first: self.first.take(),
             _rest: std::mem::take(&mut self.rest),
         }
     }
 
-    /// The key to cancel by, if the driver named one already and the
-    /// operation in flight is still the abandoned one.
-    pub(crate) fn cancel_key(&self) -> Option<u64> {
-        if self.abandoned { self.key } else { None }
+    /// The key to cancel by, if this worker's driver has named one already and
+    /// the operation in flight is still the abandoned one.
+    pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
+        if self.abandoned && self.worker as usize == worker {
+            self.key
+        } else {
+            None
+        }
     }
 }
 
 /// What an abandoned operation leaves behind.
-pub(crate) struct Leftover {
+pub(super) struct Leftover {
+    /// The operation is still in flight, and has to be cancelled.
+    pub(super) in_flight: bool,
     _op: Option<Op>,
+    _owner: Option<Waker>,
     _first: Option<Completion>,
     _rest: VecDeque<Completion>,
 }
@@ -163,26 +196,12 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// A set of wakers that needs no memory for one.
-#[derive(Default)]
-pub(crate) struct Wakers {
-    one: Option<Waker>,
-    more: Vec<Waker>,
-}
-
-impl Wakers {
-    fn add(&mut self, waker: &Waker) {
-        match &self.one {
-            None => self.one = Some(waker.clone()),
-            Some(w) if w.will_wake(waker) => {}
-            Some(_) if self.more.iter().any(|w| w.will_wake(waker)) => {}
-            Some(_) => self.more.push(waker.clone()),
-        }
-    }
-
-    pub(crate) fn wake(self) {
-        self.one.into_iter().chain(self.more).for_each(Waker::wake);
-    }
+/// What a reader took out of the slot.
+pub(super) enum Taken {
+    /// A part of a lease, copied.
+    Part(usize),
+    /// A completion; if it is a lease, the reader has room for all of it.
+    Whole(Completion),
 }
 
 /// The driver's side of an operation in flight.
@@ -241,9 +260,9 @@ impl InFlight {
             return 0;
         }
         let waiting = state.push(completion);
-        let wakers = state.take_wakers();
+        let crowd = state.line.take();
         drop(state);
-        wakers.wake();
+        crowd.wake();
         waiting
     }
 
@@ -283,21 +302,27 @@ impl InFlight {
                 state.push(completion);
             }
         }
-        let wakers = state.take_wakers();
+        // One Run has its owner to be told; anything else is anyone's. If
+        // nobody wants it, the slot is free for the first in line.
+        let owner = state.owner.take();
+        let crowd = (!state.owned).then(|| state.line.take());
+        let turn = state.turn();
         drop(state);
         drop((op, unwanted));
-        wakers.wake();
+        owner.into_iter().chain(turn).for_each(Waker::wake);
+        if let Some(crowd) = crowd {
+            crowd.wake();
+        }
     }
 
     /// Gives up on an operation whose memory the kernel may touch for ever
-    /// after: nothing of it is freed. For [`Driver::shutdown`] alone.
+    /// after: nothing of it is freed, and who awaits it, on a foreign executor,
+    /// waits for ever. For [`Driver::shutdown`] alone.
     ///
     /// [`Driver::shutdown`]: crate::driver::Driver::shutdown
     pub fn leak(mut self) {
         if let Some(slot) = self.0.take() {
-            let wakers = slot.lock().take_wakers();
             std::mem::forget(slot);
-            wakers.wake();
         }
     }
 }

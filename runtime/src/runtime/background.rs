@@ -95,7 +95,7 @@ impl Drop for Background {
             waker.wake();
         }
         assert!(
-            !self.handle.is_current(),
+            self.handle.current_worker().is_none(),
             "a runtime was dropped within one of its own tasks"
         );
         if let Some(thread) = self.thread.take() {

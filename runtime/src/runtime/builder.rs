@@ -102,37 +102,48 @@ impl Builder {
 }
 
 /// Starts workers 1 and up, and waits until each has its driver. They begin to
-/// work when all have.
+/// work when all have; if one has not, all end, and leave nothing behind.
 fn start<D>(handle: &Handle, driver: D, grace: Duration) -> io::Result<Vec<thread::JoinHandle<()>>>
 where
     D: Fn(usize) -> io::Result<Box<dyn Driver>> + Send + Sync + 'static,
 {
     let driver = Arc::new(driver);
-    let (report, reports) = mpsc::channel();
     let mut threads = Vec::new();
-    let mut go = Vec::new();
+    let mut begin = Vec::new();
+    let mut all_ready = Ok(());
     for index in 1..handle.workers() {
-        let (handle, driver, report) = (handle.clone(), driver.clone(), report.clone());
-        let (start, started) = mpsc::channel::<()>();
-        let name = format!("isochrome-{index}");
-        threads.push(thread::Builder::new().name(name).spawn(move || {
-            let driver = match driver(index) {
-                Ok(driver) => driver,
-                Err(e) => return drop(report.send(Err(e))),
-            };
-            let worker = Worker::new(handle, index, driver);
-            let _ = report.send(Ok(()));
-            // An error means that another worker has failed to start.
-            if started.recv().is_ok() {
-                work(&worker, grace);
+        let (handle, driver) = (handle.clone(), driver.clone());
+        let (report, ready) = mpsc::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        let main = move || match driver(index) {
+            Err(e) => drop(report.send(Err(e))),
+            Ok(driver) => {
+                let worker = Worker::new(handle, index, driver);
+                let _ = report.send(Ok(()));
+                if gone.recv().is_ok() {
+                    work(&worker, grace);
+                }
             }
-        })?);
-        go.push(start);
+        };
+        let name = format!("isochrome-{index}");
+        let started = thread::Builder::new().name(name).spawn(main);
+        all_ready = started.and_then(|thread| {
+            threads.push(thread);
+            begin.push(go);
+            ready.recv().map_err(io::Error::other)?
+        });
+        if all_ready.is_err() {
+            break;
+        }
     }
-    drop(report);
-    reports.iter().take(go.len()).collect::<io::Result<()>>()?;
-    for start in go {
-        let _ = start.send(());
+    if let Err(e) = all_ready {
+        // Hanging up tells the others.
+        drop(begin);
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+        return Err(e);
+    }
+    for go in begin {
+        let _ = go.send(());
     }
     Ok(threads)
 }

@@ -23,9 +23,12 @@ impl Handle {
         Worker::with(|worker| worker.map(|worker| worker.runtime().clone()))
     }
 
-    /// Whether this thread works for this runtime just now.
-    pub(super) fn is_current(&self) -> bool {
-        Worker::with(|worker| worker.is_some_and(|worker| worker.is_of(&self.0)))
+    /// Which worker of this runtime the thread is just now, if any.
+    pub(crate) fn current_worker(&self) -> Option<usize> {
+        Worker::with(|worker| {
+            let worker = worker.filter(|worker| worker.is_of(&self.0))?;
+            Some(worker.index())
+        })
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -177,19 +180,16 @@ where
     })
 }
 
-/// Lets others run: the task becomes ready again after the driver has had its
-/// turn, at the end of its color's queue.
+/// Lets others run: the task becomes ready again after the driver of this
+/// worker has had its turn, at the end of its color's queue. Until then it is
+/// not stolen: a task here that blocks its thread holds it up.
 pub fn yield_now() -> impl Future<Output = ()> + Send {
     let mut yielded = false;
     std::future::poll_fn(move |cx: &mut Context<'_>| {
         if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        let waker = cx.waker();
-        Worker::with(|worker| match worker {
-            Some(worker) => worker.wake_later(waker.clone()),
-            None => waker.wake_by_ref(),
-        });
+        Worker::wake_after_driver(cx.waker());
         Poll::Pending
     })
 }

@@ -1,7 +1,7 @@
 //! What all threads of a runtime share.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::handle::Handle;
 use crate::blocking::{Limits, Pool};
@@ -15,6 +15,7 @@ use crate::worker::{Sleepers, Worker, WorkerShared};
 
 /// What all threads of a runtime share.
 pub(crate) struct Shared {
+    this: Weak<Shared>,
     pub(crate) workers: Box<[WorkerShared]>,
     pub(crate) sleepers: Sleepers,
     pub(crate) colors: Table,
@@ -49,7 +50,8 @@ pub(crate) struct Foreign {
 impl Shared {
     /// Everything but the driver's facts, which the first driver brings.
     pub(super) fn make(workers: usize, blocking: Limits) -> Handle {
-        let handle = Handle::from_shared(Arc::new(Shared {
+        let handle = Handle::from_shared(Arc::new_cyclic(|this| Shared {
+            this: this.clone(),
             workers: (0..workers).map(|_| WorkerShared::new()).collect(),
             sleepers: Sleepers::new(),
             colors: Table::new(),
@@ -98,12 +100,9 @@ impl Shared {
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        // SAFETY: a `Shared` is made by `make` alone, in an `Arc`,
-        // and someone keeps it alive for `&self`.
-        unsafe {
-            Arc::increment_strong_count(self);
-            Handle::from_shared(Arc::from_raw(self))
-        }
+        // Borrowed from an owner, or on behalf of a live task, which the runtime
+        // outlives.
+        Handle::from_shared(self.this.upgrade().expect("alive"))
     }
 
     /// Puts the live reference of a new task where it will be found, and

@@ -33,7 +33,20 @@ const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
+        runtime: None,
         timer: None,
+    }
+}
+
+impl Handle {
+    /// As [`sleep_until`], on this runtime: it can be polled on any thread, and
+    /// ends when the runtime runs.
+    pub fn sleep_until(&self, deadline: Instant) -> Sleep {
+        Sleep {
+            deadline,
+            runtime: Some(self.clone()),
+            timer: None,
+        }
     }
 }
 
@@ -41,6 +54,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "futures do nothing unless polled"]
 pub struct Sleep {
     deadline: Instant,
+    /// The runtime to use; `None`: that of the thread that polls.
+    runtime: Option<Handle>,
     timer: Option<Started>,
 }
 
@@ -63,17 +78,24 @@ impl Sleep {
     }
 
     fn start(&mut self, cx: &Context<'_>) {
-        Worker::expect("time::sleep", |worker| {
-            let runtime = worker.runtime();
-            let shared = runtime.shared();
-            let tick = shared.clock().tick_after(self.deadline);
-            let index = worker.index();
-            let key = shared.workers[index].timers.start(tick, cx.waker().clone());
-            self.timer = Some(Started {
-                runtime: runtime.clone(),
-                worker: index,
-                key,
-            });
+        let (runtime, worker) = match &self.runtime {
+            None => Worker::expect("time::sleep", |worker| {
+                (worker.runtime().clone(), Some(worker.index()))
+            }),
+            Some(runtime) => (runtime.clone(), runtime.current_worker()),
+        };
+        let shared = runtime.shared();
+        let index = worker.unwrap_or_else(|| shared.any_worker());
+        let tick = shared.clock().tick_after(self.deadline);
+        let key = shared.workers[index].timers.start(tick, cx.waker().clone());
+        if worker.is_none() {
+            // It may sleep for longer than until then.
+            shared.notify(index);
+        }
+        self.timer = Some(Started {
+            runtime,
+            worker: index,
+            key,
         });
     }
 }

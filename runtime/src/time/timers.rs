@@ -40,8 +40,8 @@ impl Clock {
     }
 }
 
-/// A wheel behind a lock: it is the worker's own tasks that start and remove
-/// timers, so the lock is not contended unless a color was stolen.
+/// A wheel behind a lock: it is mostly the worker's own tasks that start and
+/// remove timers, so the lock is not contended unless a color was stolen.
 pub(crate) struct Timers {
     wheel: Mutex<Wheel>,
     /// The tick at which the wheel has something to do, to be read without
@@ -61,8 +61,8 @@ impl Timers {
         self.wheel.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Starts a timer. Called by the worker itself, which is awake then, and
-    /// so has not to be told.
+    /// Starts a timer. Another thread than the worker's has to tell it
+    /// afterwards, in case it sleeps.
     pub(crate) fn start(&self, tick: u64, waker: Waker) -> Key {
         let mut wheel = self.lock();
         let key = wheel.start(tick, waker);
@@ -72,7 +72,8 @@ impl Timers {
 
     fn publish(&self, wheel: &Wheel) {
         let next = wheel.next().unwrap_or(u64::MAX);
-        // Relaxed: read by the worker itself.
+        // Relaxed: the fences in `worker::sleep` order it against the worker's
+        // look, if it is another thread that starts the timer.
         self.next.store(next, Ordering::Relaxed);
     }
 

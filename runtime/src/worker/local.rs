@@ -162,9 +162,13 @@ impl Worker {
         self.owned.borrow_mut().add(task);
     }
 
-    /// Wakes after the driver has had its turn.
-    pub(crate) fn wake_later(&self, waker: Waker) {
-        self.yielded.borrow_mut().push(waker);
+    /// Wakes a task of this thread when the driver has had its turn; at once if
+    /// the thread has no driver.
+    pub(crate) fn wake_after_driver(waker: &Waker) {
+        Worker::with(|worker| match worker {
+            Some(worker) => worker.yielded.borrow_mut().push(waker.clone()),
+            None => waker.wake_by_ref(),
+        });
     }
 
     // -- the driver -------------------------------------------------------
@@ -184,7 +188,7 @@ impl Worker {
         let Ok(mut driver) = self.driver.try_borrow_mut() else {
             return false;
         };
-        let Some(key) = slot.lock().cancel_key() else {
+        let Some(key) = slot.lock().cancel_key(self.index) else {
             // Not submitted yet: the command has to come after that.
             return false;
         };
@@ -236,7 +240,7 @@ impl Worker {
                     }
                 }
                 Command::Cancel(slot) => {
-                    let key = slot.lock().cancel_key();
+                    let key = slot.lock().cancel_key(self.index);
                     if let Some(key) = key {
                         driver.cancel(key);
                     }
