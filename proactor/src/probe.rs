@@ -51,10 +51,13 @@ pub fn probe() -> Result<(), SetupError> {
     operations(&ring).map_err(at(Step::Operations))?;
     enter(&mut ring).map_err(at(Step::Enter))?;
 
+    // Before the buffers: they are leaked if the receive fails half way, and
+    // want of a descriptor is no reason for that.
+    let sockets = UnixStream::pair().map_err(at(Step::Receive))?;
     let wake = EventFd::new().map_err(at(Step::Wake))?;
     let pool = Pool::new(config.buffers, config.buffer_size, Arc::new(wake));
     let mut buffers = Buffers::register(&ring, pool).map_err(at(Step::Buffers))?;
-    receive(&mut ring, &mut buffers).map_err(at(Step::Receive))?;
+    receive(&mut ring, &mut buffers, sockets).map_err(at(Step::Receive))?;
     buffers.unregister(&ring);
     Ok(())
 }
@@ -78,8 +81,11 @@ fn enter(ring: &mut Ring) -> io::Result<()> {
 
 /// Receives twice with one entry, and then the end of the stream, which ends
 /// the entry too: nothing is in flight afterwards.
-fn receive(ring: &mut Ring, buffers: &mut Buffers) -> io::Result<()> {
-    let (mut ours, theirs) = UnixStream::pair()?;
+fn receive(
+    ring: &mut Ring,
+    buffers: &mut Buffers,
+    (mut ours, theirs): (UnixStream, UnixStream),
+) -> io::Result<()> {
     let entry = recv_entry(Fd(theirs.as_raw_fd()), true, false).user_data(RECEIVE);
     start(ring, &entry)?;
     for message in [&b"one"[..], b"two"] {
