@@ -1,6 +1,6 @@
 //! Time: sleeping, and giving up after a while.
 //!
-//! Each worker has a timer wheel ([`wheel`]), whose nearest deadline bounds
+//! Each worker has a timer wheel (`wheel`), whose nearest deadline bounds
 //! its sleep. The resolution is a millisecond; timers never fire early.
 
 mod sleep;
