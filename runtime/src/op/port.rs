@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::line::ANYONE;
-use super::slot::{Slot, Taken};
+use super::slot::{Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
 use crate::descriptor::Descriptor;
@@ -63,7 +63,7 @@ impl Port {
 
     /// As [`Waiter::poll_next`], for a single user: only the last waker is
     /// kept.
-    pub fn poll_next(&self, cx: &mut Context<'_>, op: impl FnOnce() -> Op) -> Poll<Completion> {
+    pub fn poll_next(&self, cx: &mut Context<'_>, op: impl Fn() -> Op) -> Poll<Completion> {
         poll_next(&self.slot, None, cx, op)
     }
 
@@ -96,7 +96,7 @@ pub struct Waiter<'a> {
 impl Waiter<'_> {
     /// The next completion of a subscription, or of a readiness poll. If
     /// nothing is in flight, `op` is submitted.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>, op: impl FnOnce() -> Op) -> Poll<Completion> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, op: impl Fn() -> Op) -> Poll<Completion> {
         poll_next(self.slot, Some(&mut self.number), cx, op)
     }
 
@@ -135,7 +135,7 @@ fn poll_next(
     slot: &Arc<Slot>,
     place: Place<'_>,
     cx: &mut Context<'_>,
-    op: impl FnOnce() -> Op,
+    op: impl Fn() -> Op,
 ) -> Poll<Completion> {
     ready!(budget::poll_remaining(cx));
     poll_take(slot, place, cx, op, |state| state.pop())
@@ -149,7 +149,7 @@ fn poll_recv(
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(budget::poll_remaining(cx));
-        let mut op = Op::Recv;
+        let mut would_block = false;
         // What waits in the slot, or is on its way there, comes first.
         if slot.lock().is_idle() {
             match slot.descriptor.runtime().recv_now(&slot.descriptor, buf) {
@@ -157,17 +157,16 @@ fn poll_recv(
                     budget::spend();
                     return Poll::Ready(result);
                 }
-                Some(Poll::Pending) => op = Op::Poll(Interest::Read),
+                Some(Poll::Pending) => would_block = true,
                 None => {}
             }
         }
-        match ready!(poll_take(
-            slot,
-            place.as_deref_mut(),
-            cx,
-            || op,
-            |state| state.take_into(buf)
-        )) {
+        let op = || match would_block {
+            true => Op::Poll(Interest::Read),
+            false => Op::Recv,
+        };
+        let take = |state: &mut State| state.take_into(buf);
+        match ready!(poll_take(slot, place.as_deref_mut(), cx, op, take)) {
             Taken::Part(n) => return Poll::Ready(Ok(n)),
             Taken::Whole(Ok(Yield::Buf(lease))) => {
                 buf[..lease.len()].copy_from_slice(&lease);
@@ -185,14 +184,19 @@ fn poll_take<T>(
     slot: &Arc<Slot>,
     place: Place<'_>,
     cx: &mut Context<'_>,
-    op: impl FnOnce() -> Op,
-    take: impl FnOnce(&mut super::slot::State) -> Option<T>,
+    op: impl Fn() -> Op,
+    mut take: impl FnMut(&mut State) -> Option<T>,
 ) -> Poll<T> {
     let mut state = slot.lock();
     // Who waits again goes to the end of the line.
-    let number = place.as_deref().copied().unwrap_or(ANYONE);
-    let left = state.line.leave(number);
-    if state.is_idle() {
+    let left = match &place {
+        Some(number) if **number == ANYONE => None,
+        Some(number) => state.line.leave(**number),
+        None => state.line.leave(ANYONE),
+    };
+    // Again, because another user may take what the submission brings before
+    // this one looks, and leave the slot idle.
+    while state.is_idle() {
         state.start(op(), false);
         drop(state);
         // Before the waker is left there: an operation that completes at once
@@ -200,13 +204,14 @@ fn poll_take<T>(
         slot.descriptor.runtime().submit(slot);
         state = slot.lock();
     }
-    let Some(taken) = take(&mut state) else {
+    let Some(taken) = state.is_anyones().then(|| take(&mut state)).flatten() else {
         let number = match place {
             Some(number) if *number == ANYONE => {
                 *number = state.line.number();
                 *number
             }
-            _ => number,
+            Some(number) => *number,
+            None => ANYONE,
         };
         let old = state.line.wait(number, cx.waker());
         drop(state);

@@ -123,6 +123,11 @@ impl State {
         self.phase == Phase::Idle && self.first.is_none()
     }
 
+    /// What completes, or has completed, is not one `Run`'s.
+    pub(super) fn is_anyones(&self) -> bool {
+        !self.owned || self.phase == Phase::Idle
+    }
+
     /// Ends the finished phase, if that is where a one-shot operation is, and
     /// gives the operation back.
     pub(super) fn take_finished(&mut self) -> Option<Op> {
