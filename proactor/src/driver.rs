@@ -218,11 +218,7 @@ impl Driver for Proactor {
             op.finish(Err(canceled()));
             return Ok(());
         }
-        let operation = Operation::new(op);
-        let key = self.table.insert(operation);
-        if let Some(operation) = self.table.get_mut(key) {
-            operation.op.set_key(key.raw());
-        }
+        let key = self.table.insert_with(|key| Operation::new(op, key));
         self.start(key);
         Ok(())
     }

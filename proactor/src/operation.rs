@@ -123,8 +123,8 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    pub(crate) fn new(op: InFlight) -> Operation {
-        let (kind, goal) = op.with_op(|op| match op {
+    pub(crate) fn new(op: InFlight, key: Key) -> Operation {
+        let (kind, goal) = op.begin(key.raw(), |op| match op {
             Op::Accept => (Kind::Accept, 0),
             Op::Connect(_) => (Kind::Connect, 0),
             Op::Recv => (Kind::Recv, 0),

@@ -77,11 +77,14 @@ impl<T> Table<T> {
         self.entries.len()
     }
 
-    pub(crate) fn insert(&mut self, value: T) -> Key {
+    /// Enters what `make` makes, which is told its key.
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         self.generation = self.generation.wrapping_add(1);
-        let index = self.entries.insert((self.generation, value));
-        debug_assert!(index < CANCEL as usize);
-        Key::new(index as u32, self.generation)
+        let entry = self.entries.vacant_entry();
+        debug_assert!(entry.key() < CANCEL as usize);
+        let key = Key::new(entry.key() as u32, self.generation);
+        entry.insert((self.generation, make(key)));
+        key
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
@@ -137,9 +140,9 @@ mod tests {
     #[test]
     fn a_stale_key_does_not_reach_the_next_tenant() {
         let mut table = Table::new();
-        let first = table.insert("first");
+        let first = table.insert_with(|_| "first");
         assert_eq!(table.remove(first), Some("first"));
-        let second = table.insert("second");
+        let second = table.insert_with(|_| "second");
         assert_eq!(first.index(), second.index(), "the index is reused");
         assert!(!table.contains(first));
         assert_eq!(table.get_mut(first), None);
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn unknown_and_reserved_keys_find_nothing() {
         let mut table = Table::new();
-        table.insert(1);
+        table.insert_with(|_| 1);
         for key in [Key::WAKE, Key::CANCEL_ALL, Key::new(7, 1), Key::new(0, 0)] {
             assert_eq!(table.get_mut(key), None);
             assert_eq!(table.remove(key), None);
@@ -161,7 +164,7 @@ mod tests {
     fn the_generation_wraps() {
         let mut table = Table::new();
         table.generation = u32::MAX;
-        let key = table.insert(());
+        let key = table.insert_with(|_| ());
         assert_eq!(key.generation(), 0);
         assert!(table.contains(key));
         assert_eq!(table.drain().count(), 1);

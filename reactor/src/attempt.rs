@@ -172,7 +172,7 @@ fn recv(op: &InFlight, pool: &Arc<Pool>) -> Attempt {
     }
 }
 
-fn left(moved: usize, of: usize) -> Left {
+pub(crate) fn left(moved: usize, of: usize) -> Left {
     if moved < of {
         Left::Short
     } else {

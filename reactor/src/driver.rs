@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -98,6 +98,61 @@ impl Reactor {
         }
         descriptor.set_token(token);
         Ok(token)
+    }
+
+    /// A transfer of up to `len` bytes by `call`, now or not at all.
+    fn now(
+        &mut self,
+        descriptor: &Descriptor,
+        interest: Interest,
+        len: usize,
+        call: impl FnOnce(RawFd) -> io::Result<usize>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let fd = descriptor.as_raw_fd();
+        let Some(token) = self.registered(descriptor) else {
+            let read = interest == Interest::Read;
+            if read && descriptor.token().is_some() {
+                // Its home knows what there is to read.
+                return None;
+            }
+            let result = call(fd);
+            if !result.as_ref().is_err_and(sys::would_block) {
+                return Some(Poll::Ready(result));
+            }
+            if !read {
+                // The operation that follows sees to the registration.
+                return None;
+            }
+            return Some(match self.register(descriptor) {
+                // So that the poll which follows knows that there is nothing.
+                Ok(token) => {
+                    self.blocked(token, interest);
+                    Poll::Pending
+                }
+                Err(e) => Poll::Ready(Err(e)),
+            });
+        };
+        let direction = self.registrations.get_mut(token)?.direction(interest);
+        if !direction.readiness.is_ready() || !direction.waiting.is_empty() {
+            return Some(Poll::Pending);
+        }
+        let at = direction.readiness.attempt();
+        let result = call(fd);
+        match &result {
+            Ok(n) => {
+                let left = match interest {
+                    Interest::Read => attempt::left_to_read(*n, len),
+                    Interest::Write => attempt::left(*n, len),
+                };
+                direction.used(at, left);
+            }
+            Err(e) if sys::would_block(e) => {
+                direction.readiness.blocked(at);
+                return Some(Poll::Pending);
+            }
+            Err(_) => direction.used(at, Left::Unknown),
+        }
+        Some(Poll::Ready(result))
     }
 
     /// An operation on a descriptor that is registered here.
@@ -373,40 +428,26 @@ impl Driver for Reactor {
         descriptor: &Descriptor,
         buf: &mut [u8],
     ) -> Option<Poll<io::Result<usize>>> {
-        let token = self.registered(descriptor);
-        if token.is_none() && !self.is_home(descriptor) {
+        if descriptor.token().is_none() && !self.is_home(descriptor) {
             return None;
         }
-        let known = match token {
-            Some(token) => self.registrations.get_mut(token),
-            None => None,
-        };
-        let direction = known.map(|r| r.direction(Interest::Read));
-        if direction.as_ref().is_some_and(|d| !d.readiness.is_ready()) {
-            return Some(Poll::Pending);
-        }
-        let at = direction.as_ref().map(|d| d.readiness.attempt());
-        // SAFETY: the slice is borrowed for this call, in which the kernel
-        // writes and after which it knows nothing of it.
-        let received = unsafe { sys::recv(descriptor.as_raw_fd(), buf.as_mut_ptr(), buf.len()) };
-        let blocked = received.as_ref().is_err_and(sys::would_block);
-        match (direction, at) {
-            (Some(direction), Some(at)) => match &received {
-                Ok(n) => direction.used(at, attempt::left_to_read(*n, buf.len())),
-                Err(_) if blocked => direction.readiness.blocked(at),
-                Err(_) => direction.used(at, Left::Unknown),
-            },
-            // So that the poll which follows knows that there is nothing.
-            _ if blocked => match self.register(descriptor) {
-                Ok(token) => self.blocked(token, Interest::Read),
-                Err(e) => return Some(Poll::Ready(Err(e))),
-            },
-            _ => {}
-        }
-        Some(if blocked {
-            Poll::Pending
-        } else {
-            Poll::Ready(received)
+        let len = buf.len();
+        self.now(descriptor, Interest::Read, len, |fd| {
+            // SAFETY: the slice is borrowed for this call, in which the kernel
+            // writes and after which it knows nothing of it.
+            unsafe { sys::recv(fd, buf.as_mut_ptr(), len) }
+        })
+    }
+
+    fn send_now(
+        &mut self,
+        descriptor: &Descriptor,
+        data: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        self.now(descriptor, Interest::Write, data.len(), |fd| {
+            // SAFETY: the slice is borrowed for this call, in which the kernel
+            // reads it.
+            unsafe { sys::send(fd, data.as_ptr(), data.len()) }
         })
     }
 

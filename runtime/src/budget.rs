@@ -18,11 +18,13 @@ thread_local! {
 
 /// Called by the runtime before each poll of a task. Threads of other
 /// executors run out once, and then yield after every [`BUDGET`] operations.
+#[inline]
 pub(crate) fn refill() {
     LEFT.set(BUDGET);
 }
 
 /// Pending, with a wake on its way, if the budget is spent.
+#[inline]
 pub(crate) fn poll_remaining(cx: &mut Context<'_>) -> Poll<()> {
     if LEFT.get() > 0 {
         return Poll::Ready(());
@@ -33,6 +35,7 @@ pub(crate) fn poll_remaining(cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// Takes one operation off the budget.
+#[inline]
 pub(crate) fn spend() {
     LEFT.set(LEFT.get().saturating_sub(1));
 }

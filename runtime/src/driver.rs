@@ -98,6 +98,20 @@ pub trait Driver {
         None
     }
 
+    /// Sends borrowed bytes, now, if this driver works by readiness and nobody
+    /// waits to send on `descriptor` here. `Pending` means that there is no
+    /// room: submit an [`Op::Send`](crate::op::Op::Send).
+    ///
+    /// `None`, the default: this driver takes operations only.
+    fn send_now(
+        &mut self,
+        descriptor: &Descriptor,
+        data: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let _ = (descriptor, data);
+        None
+    }
+
     /// The descriptor that was given `token` by [`Descriptor::set_token`] is
     /// about to be closed, or has been; no operation of it is in flight.
     fn forget(&mut self, token: u64) {

@@ -104,6 +104,13 @@ impl Lent {
         self.ptr
     }
 
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: by the contract of `IoBuf` they stay where they are and as
+        // they are as long as the value is there, which is ours.
+        unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.len

@@ -35,7 +35,15 @@ impl Line {
     /// Waits at a place: where it is, if it is in the line, or at the end.
     /// Returns the waker that was there, to be dropped outside of the lock.
     #[must_use]
+    #[inline]
     pub(super) fn wait(&mut self, number: u32, waker: &Waker) -> Option<Waker> {
+        if self.first.is_none() {
+            self.first = Some(Place {
+                number,
+                waker: waker.clone(),
+            });
+            return None;
+        }
         let mut places = self.first.iter_mut().chain(&mut self.rest);
         if let Some(place) = places.find(|place| place.number == number) {
             if place.waker.will_wake(waker) {
@@ -43,49 +51,57 @@ impl Line {
             }
             return Some(std::mem::replace(&mut place.waker, waker.clone()));
         }
-        let place = Place {
+        self.rest.push_back(Place {
             number,
             waker: waker.clone(),
-        };
-        if self.first.is_none() {
-            self.first = Some(place);
-        } else {
-            self.rest.push_back(place);
-        }
+        });
         None
     }
 
     /// Leaves the line.
     #[must_use]
+    #[inline]
     pub(super) fn leave(&mut self, number: u32) -> Option<Waker> {
         if self.is_first(number) {
             let place = self.first.take();
-            self.first = self.rest.pop_front();
+            if !self.rest.is_empty() {
+                self.first = self.rest.pop_front();
+            }
             return place.map(|place| place.waker);
+        }
+        if self.rest.is_empty() {
+            return None;
         }
         let at = self.rest.iter().position(|p| p.number == number)?;
         self.rest.remove(at).map(|place| place.waker)
     }
 
+    #[inline]
     fn is_first(&self, number: u32) -> bool {
         self.first.as_ref().is_some_and(|p| p.number == number)
     }
 
     /// Nobody came before this place.
+    #[inline]
     pub(super) fn is_turn_of(&self, number: u32) -> bool {
         self.first.is_none() || self.is_first(number)
     }
 
     /// The waker whose turn it is. It stays in the line until it leaves.
+    #[inline]
     pub(super) fn turn(&self) -> Option<Waker> {
         self.first.as_ref().map(|place| place.waker.clone())
     }
 
     /// Takes everyone out.
+    #[inline]
     pub(super) fn take(&mut self) -> Crowd {
         Crowd {
             first: self.first.take(),
-            rest: std::mem::take(&mut self.rest),
+            rest: match self.rest.is_empty() {
+                true => None,
+                false => Some(std::mem::take(&mut self.rest)),
+            },
         }
     }
 }
@@ -94,12 +110,18 @@ impl Line {
 #[must_use]
 pub(super) struct Crowd {
     first: Option<Place>,
-    rest: VecDeque<Place>,
+    /// Not there in the common case.
+    rest: Option<VecDeque<Place>>,
 }
 
 impl Crowd {
+    #[inline]
     pub(super) fn wake(self) {
-        let all = self.first.into_iter().chain(self.rest);
-        all.for_each(|place| place.waker.wake());
+        if let Some(place) = self.first {
+            place.waker.wake();
+        }
+        if let Some(rest) = self.rest {
+            rest.into_iter().for_each(|place| place.waker.wake());
+        }
     }
 }

@@ -59,8 +59,8 @@ pub enum Op {
     Send {
         /// The bytes, and what owns them.
         data: Lent,
-        /// How many of them were sent before; a driver that sends in several
-        /// steps keeps its place here.
+        /// How many of them were sent before. A driver that sends in several
+        /// steps may keep its place here, and counts these too in the end.
         from: usize,
         /// Finish only when all is sent (or nothing more can be); else after
         /// the first bytes.

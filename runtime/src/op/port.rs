@@ -182,7 +182,7 @@ fn poll_recv(
 /// Takes something out of the slot, after submitting `op` if it is idle.
 fn poll_take<T>(
     slot: &Arc<Slot>,
-    place: Place<'_>,
+    mut place: Place<'_>,
     cx: &mut Context<'_>,
     op: impl Fn() -> Op,
     mut take: impl FnMut(&mut State) -> Option<T>,
@@ -197,7 +197,7 @@ fn poll_take<T>(
     // Again, because another user may take what the submission brings before
     // this one looks, and leave the slot idle.
     while state.is_idle() {
-        state.start(op(), false);
+        state.start(op(), false, here(slot));
         drop(state);
         // Before the waker is left there: an operation that completes at once
         // wakes nobody.
@@ -205,12 +205,12 @@ fn poll_take<T>(
         state = slot.lock();
     }
     let Some(taken) = state.is_anyones().then(|| take(&mut state)).flatten() else {
-        let number = match place {
-            Some(number) if *number == ANYONE => {
-                *number = state.line.number();
-                *number
+        let number = match &mut place {
+            Some(number) if **number == ANYONE => {
+                **number = state.line.number();
+                **number
             }
-            Some(number) => *number,
+            Some(number) => **number,
             None => ANYONE,
         };
         let old = state.line.wait(number, cx.waker());
@@ -221,12 +221,42 @@ fn poll_take<T>(
     let done = state.take_finished();
     let turn = state.turn();
     drop(state);
+    // Out of the line, so that there is nothing to leave.
+    if let Some(number) = place {
+        *number = ANYONE;
+    }
     drop((left, done));
     if let Some(turn) = turn {
         turn.wake();
     }
     budget::spend();
     Poll::Ready(taken)
+}
+
+/// The worker of this thread, whose driver is the first to be asked. (Another
+/// thread sends the operation to the descriptor's home, and says so then.)
+fn here(slot: &Slot) -> u32 {
+    let worker = slot.descriptor.runtime().current_worker();
+    worker.map_or(u32::MAX, |index| index as u32)
+}
+
+/// Sends, if the driver of this thread can do that at once. `None`: the rest,
+/// or all of it, has to be submitted.
+fn send_now(slot: &Slot, op: &mut Op) -> Option<Completion> {
+    let Op::Send { data, from, all } = op else {
+        return None;
+    };
+    let rest = &data.bytes()[*from..];
+    let descriptor = &slot.descriptor;
+    match descriptor.runtime().send_now(descriptor, rest)? {
+        Poll::Pending => None,
+        Poll::Ready(Err(e)) => Some(Err(e)),
+        Poll::Ready(Ok(n)) => {
+            *from += n;
+            let done = !*all || *from == data.len() || n == 0;
+            done.then_some(Ok(Yield::Done(*from)))
+        }
+    }
 }
 
 /// Gives a place in the line up, and the turn with it.
@@ -290,7 +320,20 @@ impl Future for Run<'_> {
                 ANYONE => None,
                 number => state.line.leave(number),
             };
-            state.start(self.op.take().expect("polled after completion"), true);
+            let mut op = self.op.take().expect("polled after completion");
+            // Under the lock: nobody's bytes come between the two halves of
+            // ours, if only the first half can be sent now.
+            if let Some(result) = send_now(slot, &mut op) {
+                let turn = state.turn();
+                drop(state);
+                drop(left);
+                if let Some(turn) = turn {
+                    turn.wake();
+                }
+                budget::spend();
+                return Poll::Ready((result, op));
+            }
+            state.start(op, true, here(slot));
             drop(state);
             drop(left);
             self.submitted = true;

@@ -71,6 +71,7 @@ impl Slot {
         })
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic runs under the lock.
         self.state.lock().unwrap_or_else(|e| e.into_inner())
@@ -78,16 +79,20 @@ impl Slot {
 }
 
 impl State {
-    /// Takes an operation in; `owned` by one `Run`, or anyone's.
-    pub(super) fn start(&mut self, op: Op, owned: bool) {
+    /// Takes an operation in; `owned` by one `Run`, or anyone's. The driver
+    /// of `worker` is the first to be asked.
+    #[inline]
+    pub(super) fn start(&mut self, op: Op, owned: bool, worker: u32) {
         debug_assert!(self.is_idle() && self.op.is_none());
         self.phase = Phase::InFlight;
         self.owned = owned;
+        self.worker = worker;
         self.abandoned = false;
         self.key = None;
         self.op = Some(op);
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
         let first = self.first.take();
         if first.is_some() && !self.rest.is_empty() {
@@ -109,6 +114,7 @@ impl State {
         }
     }
 
+    #[inline]
     fn push(&mut self, completion: Completion) -> usize {
         if self.first.is_none() {
             self.first = Some(completion);
@@ -119,17 +125,20 @@ impl State {
     }
 
     /// Nothing is in flight, and nothing waits to be taken.
+    #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle && self.first.is_none()
     }
 
     /// What completes, or has completed, is not one `Run`'s.
+    #[inline]
     pub(super) fn is_anyones(&self) -> bool {
         !self.owned || self.phase == Phase::Idle
     }
 
     /// Ends the finished phase, if that is where a one-shot operation is, and
     /// gives the operation back.
+    #[inline]
     pub(super) fn take_finished(&mut self) -> Option<Op> {
         if self.phase != Phase::Finished {
             return None;
@@ -139,6 +148,7 @@ impl State {
     }
 
     /// The waker of the first in line, if the slot is free for it.
+    #[inline]
     pub(super) fn turn(&self) -> Option<Waker> {
         if self.is_idle() {
             self.line.turn()
@@ -221,32 +231,48 @@ impl InFlight {
         InFlight(Some(slot))
     }
 
+    #[inline]
     fn slot(&self) -> &Arc<Slot> {
         self.0.as_ref().expect("only finish and leak empty it")
     }
 
     /// The descriptor to operate on.
+    #[inline]
     pub fn descriptor(&self) -> &Arc<Descriptor> {
         &self.slot().descriptor
     }
 
     /// Its number, which stays valid for as long as this value lives.
+    #[inline]
     pub fn fd(&self) -> RawFd {
         self.descriptor().as_raw_fd()
     }
 
     /// Looks at the operation. The memory that it lends stays where it is
     /// until [`finish`](InFlight::finish). `f` must not wake or drop anything.
+    #[inline]
     pub fn with_op<R>(&self, f: impl FnOnce(&mut Op) -> R) -> R {
         let mut state = self.slot().lock();
+        f(state.op.as_mut().expect("an operation in flight is there"))
+    }
+
+    /// Gives the operation the name by which [`Driver::cancel`] calls it, and
+    /// looks at it as [`with_op`](InFlight::with_op) does, in one step.
+    ///
+    /// [`Driver::cancel`]: crate::driver::Driver::cancel
+    #[inline]
+    pub fn begin<R>(&self, key: u64, f: impl FnOnce(&mut Op) -> R) -> R {
+        let mut state = self.slot().lock();
+        state.key = Some(key);
         f(state.op.as_mut().expect("an operation in flight is there"))
     }
 
     /// Gives the operation the name by which [`Driver::cancel`] calls it.
     ///
     /// [`Driver::cancel`]: crate::driver::Driver::cancel
+    #[inline]
     pub fn set_key(&self, key: u64) {
-        self.slot().lock().key = Some(key);
+        self.begin(key, |_| ());
     }
 
     /// The operation is sent to another worker's driver.
@@ -257,6 +283,7 @@ impl InFlight {
     /// Hands over a completion of a subscription that more will follow.
     /// Returns how many now wait to be taken (0 if nobody wants them): the
     /// driver's reason to pause.
+    #[inline]
     pub fn deliver(&self, completion: Completion) -> usize {
         let mut state = self.slot().lock();
         if state.abandoned {
@@ -272,6 +299,7 @@ impl InFlight {
     }
 
     /// Hands over the last completion: the kernel touches nothing any more.
+    #[inline]
     pub fn finish(mut self, completion: Completion) {
         let slot = self.0.take().expect("finished once");
         Self::end(&slot, Some(completion));

@@ -119,6 +119,18 @@ impl Handle {
             worker.recv_now(descriptor, buf)
         })
     }
+
+    /// `Driver::send_now` of this thread's worker; `None` on other threads.
+    pub(crate) fn send_now(
+        &self,
+        descriptor: &Descriptor,
+        data: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        Worker::with(|worker| {
+            let worker = worker.filter(|worker| worker.is_of(&self.0))?;
+            worker.send_now(descriptor, data)
+        })
+    }
 }
 
 /// Spawns a task with the color of the spawner: one after another with it, and

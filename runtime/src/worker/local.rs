@@ -110,6 +110,7 @@ impl Worker {
 
     /// The worker of this thread, if it is one. After thread-locals are gone
     /// it is none.
+    #[inline]
     pub(crate) fn with<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
         let current = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
         // SAFETY: `enter` was given a reference, and the `Entered` that ends
@@ -130,22 +131,27 @@ impl Worker {
         f(unsafe { &*current })
     }
 
+    #[inline]
     pub(crate) fn runs_color(color: NonNull<Core>) -> bool {
         Worker::with(|worker| worker.is_some_and(|w| ptr::eq(w.running.get(), color.as_ptr())))
     }
 
+    #[inline]
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
+    #[inline]
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
+    #[inline]
     pub(crate) fn is_of(&self, shared: &Shared) -> bool {
         ptr::eq(self.runtime.shared(), shared)
     }
 
+    #[inline]
     fn shared(&self) -> &WorkerShared {
         &self.runtime.shared().workers[self.index]
     }
@@ -175,8 +181,7 @@ impl Worker {
 
     /// Submits on this worker's driver, if it is not at work just now and
     /// takes the operation.
-    pub(super) fn submit(&self, slot: &Slot, op: InFlight) -> Result<(), InFlight> {
-        slot.lock().worker = self.index as u32;
+    pub(super) fn submit(&self, op: InFlight) -> Result<(), InFlight> {
         match self.driver.try_borrow_mut() {
             Ok(mut driver) => driver.submit(op),
             Err(_) => Err(op),
@@ -213,6 +218,17 @@ impl Worker {
         buf: &mut [u8],
     ) -> Option<Poll<std::io::Result<usize>>> {
         self.driver.try_borrow_mut().ok()?.recv_now(descriptor, buf)
+    }
+
+    pub(crate) fn send_now(
+        &self,
+        descriptor: &Descriptor,
+        data: &[u8],
+    ) -> Option<Poll<std::io::Result<usize>>> {
+        self.driver
+            .try_borrow_mut()
+            .ok()?
+            .send_now(descriptor, data)
     }
 
     pub(super) fn driver(&self) -> std::cell::RefMut<'_, Box<dyn Driver>> {

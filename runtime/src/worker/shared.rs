@@ -135,7 +135,7 @@ impl Handle {
     pub(crate) fn submit(&self, slot: &Arc<Slot>) {
         let op = InFlight::new(slot.clone());
         let refused = Worker::with(|worker| match worker.filter(|w| w.is_of(self.shared())) {
-            Some(worker) => worker.submit(slot, op).map_err(|op| (op, worker.index())),
+            Some(worker) => worker.submit(op).map_err(|op| (op, worker.index())),
             None => Err((op, self.shared().any_worker())),
         });
         if let Err((op, or)) = refused {
