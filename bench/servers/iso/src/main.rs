@@ -1,0 +1,168 @@
+//! An echo server on isochrome, one color per connection.
+//!
+//! | variant | driver | how |
+//! |---|---|---|
+//! | `reactor`, `proactor` | epoll, io_uring | `recv()` gives a lease, which is sent from where it was received |
+//! | `reactor-read`, `proactor-read` | the same two | `read(&mut buf)` into a buffer of the connection's own, which is then lent to `send_all` |
+//! | `reactor-handicap` | epoll | as `reactor`, with one system call too many a round trip: the yardstick has to see it |
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use isochrome::net::{TcpListener, TcpStream};
+use isochrome::{Builder, Color, DriverChoice, time};
+use server_common::{
+    AFTER_AN_ERROR, Args, BUFFER, Delimited, Protocol, Spec, closed, fail, listen, said,
+};
+
+/// How a connection is served.
+#[derive(Clone, Copy)]
+enum Way {
+    Lease,
+    Read,
+    Handicap,
+}
+
+fn main() {
+    let args = Args::parse(Spec {
+        variants: &[
+            "reactor",
+            "proactor",
+            "reactor-read",
+            "proactor-read",
+            "reactor-handicap",
+        ],
+        protocols: &[Protocol::Echo, Protocol::Delimited],
+        parallel: true,
+    });
+    let (driver, way) = match args.variant {
+        "proactor" => (DriverChoice::Proactor, Way::Lease),
+        "proactor-read" => (DriverChoice::Proactor, Way::Read),
+        "reactor-read" => (DriverChoice::Reactor, Way::Read),
+        "reactor-handicap" => (DriverChoice::Reactor, Way::Handicap),
+        _ => (DriverChoice::Reactor, Way::Lease),
+    };
+    let end = Builder::new()
+        .driver(driver)
+        .workers(args.workers())
+        .build()
+        .and_then(|runtime| {
+            let listener = listen(args.addr);
+            runtime.block_on(serve(listener, way, args.protocol))
+        });
+    if let Err(e) = end {
+        fail("isochrome", e);
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, way: Way, protocol: Protocol) -> io::Result<()> {
+    said(&listener);
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(Color::new().spawn(async move {
+                let _ = match (protocol, way) {
+                    (Protocol::Echo, Way::Lease) => echo_lease(stream).await,
+                    (Protocol::Echo, Way::Read) => echo_read(stream).await,
+                    (Protocol::Echo, Way::Handicap) => echo_handicap(stream).await,
+                    (Protocol::Delimited, Way::Read) => delimited_read(stream).await,
+                    (Protocol::Delimited, _) => delimited_lease(stream).await,
+                };
+                closed();
+            })),
+            Err(_) => time::sleep(AFTER_AN_ERROR).await,
+        }
+    }
+}
+
+async fn echo_lease(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        let lease = stream.recv().await?;
+        if lease.is_empty() {
+            return Ok(());
+        }
+        stream.send_all(lease).await.0?;
+    }
+}
+
+async fn echo_handicap(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        let lease = stream.recv().await?;
+        if lease.is_empty() {
+            return Ok(());
+        }
+        // What a server does that receives until EAGAIN.
+        let mut none = 0u8;
+        // SAFETY: one byte may be written, and there is room for it.
+        unsafe {
+            let to = (&raw mut none).cast();
+            libc::recv(
+                stream.as_raw_fd(),
+                to,
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
+        };
+        stream.send_all(lease).await.0?;
+    }
+}
+
+async fn echo_read(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buf = vec![0; BUFFER];
+    loop {
+        let n = stream.read(&mut buf).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        buf.truncate(n);
+        let (sent, back) = stream.send_all(buf).await;
+        sent?;
+        buf = restored(back);
+    }
+}
+
+async fn delimited_lease(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.send_all(Delimited::GREETING).await.0?;
+    let mut machine = Delimited::default();
+    loop {
+        let mut lease = stream.recv().await?;
+        if lease.is_empty() {
+            return Ok(());
+        }
+        let len = machine.transform(&mut lease);
+        lease.truncate(len);
+        stream.send_all(lease).await.0?;
+    }
+}
+
+async fn delimited_read(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.send_all(Delimited::GREETING).await.0?;
+    let mut machine = Delimited::default();
+    let mut buf = vec![0; BUFFER];
+    loop {
+        let n = stream.read(&mut buf).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        let len = machine.transform(&mut buf[..n]);
+        buf.truncate(len);
+        let (sent, back) = stream.send_all(buf).await;
+        sent?;
+        buf = restored(back);
+    }
+}
+
+/// Gives a truncated buffer its length back, without writing zeros over it.
+fn restored(mut buf: Vec<u8>) -> Vec<u8> {
+    assert!(buf.capacity() >= BUFFER);
+    // SAFETY: it is the vector that was made with `BUFFER` zeros and only
+    // truncated since, so that they are all initialised and within the
+    // capacity.
+    unsafe { buf.set_len(BUFFER) };
+    buf
+}
