@@ -39,7 +39,7 @@ impl Proactor {
         let ring = Ring::new(config)?;
         let wake = EventFd::new().map_err(|e| SetupError::new(Step::Wake, e))?;
         let wake = Arc::new(wake);
-        let pool = Pool::new(config.buffers, config.buffer_size, wake.clone());
+        let pool = Pool::new(config.buffers, config.buffer_size);
         let buffers =
             Buffers::register(&ring, pool).map_err(|e| SetupError::new(Step::Buffers, e))?;
         Ok(Proactor {

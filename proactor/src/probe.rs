@@ -8,13 +8,11 @@
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::Fd;
 use io_uring::{Probe, cqueue, opcode, squeue};
 use isochrome_runtime::buf::Pool;
-use isochrome_runtime::eventfd::EventFd;
 
 use crate::buffers::Buffers;
 use crate::operation::recv_entry;
@@ -54,8 +52,7 @@ pub fn probe() -> Result<(), SetupError> {
     // Before the buffers: they are leaked if the receive fails half way, and
     // want of a descriptor is no reason for that.
     let sockets = UnixStream::pair().map_err(at(Step::Receive))?;
-    let wake = EventFd::new().map_err(at(Step::Wake))?;
-    let pool = Pool::new(config.buffers, config.buffer_size, Arc::new(wake));
+    let pool = Pool::new(config.buffers, config.buffer_size);
     let mut buffers = Buffers::register(&ring, pool).map_err(at(Step::Buffers))?;
     receive(&mut ring, &mut buffers, sockets).map_err(at(Step::Receive))?;
     buffers.unregister(&ring);

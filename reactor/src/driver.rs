@@ -65,7 +65,7 @@ impl Reactor {
         Ok(Reactor {
             worker,
             epoll,
-            pool: Pool::new(BUFFERS, BUFFER, wake.clone()),
+            pool: Pool::new(BUFFERS, BUFFER),
             wake,
             registrations: Table::new(),
             waiters: Table::new(),

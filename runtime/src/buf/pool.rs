@@ -9,8 +9,6 @@
 //! 2. Leases may outlive their worker and be dropped on any thread: each keeps
 //!    the memory of the whole pool alive. The pool itself never asks for a
 //!    lease back.
-//! 3. The driver asks for word when it has none left
-//!    ([`Pool::starve`]); the next lease to end then unparks it, once.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
@@ -19,9 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::{IoBuf, IoBufMut};
-use crate::driver::Unpark;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Receive buffers of one size, in one piece of memory.
 pub struct Pool {
@@ -32,8 +28,6 @@ pub struct Pool {
     /// Numbers of the buffers that nobody has. Locked for a push or a pop; a
     /// worker and the tasks of its own colors do so on one thread.
     free: Mutex<Vec<u16>>,
-    starved: AtomicBool,
-    unpark: Arc<dyn Unpark>,
 }
 
 // SAFETY: the memory belongs to the pool, and by rule 1 each buffer in it is
@@ -47,13 +41,12 @@ const PAGE: usize = 4096;
 
 impl Pool {
     /// Makes `count` buffers of `size` bytes each, all free. The memory is
-    /// taken from the system when a buffer is first used. `unpark` is called
-    /// by rule 3.
+    /// taken from the system when a buffer is first used.
     ///
     /// # Panics
     ///
     /// If `count` or `size` is zero, or the product overflows.
-    pub fn new(count: u16, size: usize, unpark: Arc<dyn Unpark>) -> Arc<Pool> {
+    pub fn new(count: u16, size: usize) -> Arc<Pool> {
         assert!(count > 0 && size > 0, "a pool needs buffers");
         let bytes = size.checked_mul(usize::from(count)).expect("pool size");
         let layout = Layout::from_size_align(bytes, PAGE).expect("pool size");
@@ -69,8 +62,6 @@ impl Pool {
             count,
             // The last one is taken first: start with the lowest number.
             free: Mutex::new((0..count).rev().collect()),
-            starved: AtomicBool::new(false),
-            unpark,
         })
     }
 
@@ -115,21 +106,6 @@ impl Pool {
     pub fn put(&self, id: u16) {
         debug_assert!(id < self.count);
         self.free.lock().unwrap().push(id);
-        // Partner: `starve`. The lock orders the push before the look there;
-        // the swap makes one unpark of many returns.
-        if self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::AcqRel) {
-            self.unpark.unpark();
-        }
-    }
-
-    /// Asks for an unpark when a buffer comes back (rule 3). `true` if one
-    /// already has: there is nothing to wait for.
-    pub fn starve(&self) -> bool {
-        // Under the lock: a return either comes before, and is seen here, or
-        // after, and sees the flag.
-        let free = self.free.lock().unwrap();
-        self.starved.store(free.is_empty(), Ordering::Release);
-        !free.is_empty()
     }
 
     /// Makes a lease of a buffer in which the first `len` bytes were written.
@@ -309,20 +285,10 @@ impl fmt::Debug for RecvBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Unpark for Count {
-        fn unpark(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     #[test]
     fn leases_go_back_and_outlive_the_pool() {
-        let pool = Pool::new(2, 64, Arc::new(Count::default()));
+        let pool = Pool::new(2, 64);
         let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
         assert!(pool.take().is_none());
         // SAFETY: both were just taken.
@@ -334,18 +300,6 @@ mod tests {
         lease.advance(1);
         assert_eq!(&*lease, b"bc");
         std::thread::spawn(move || drop(lease)).join().unwrap();
-    }
-
-    #[test]
-    fn a_starved_pool_unparks_once() {
-        let count = Arc::new(Count::default());
-        let pool = Pool::new(2, 64, count.clone());
-        assert!(pool.starve(), "buffers are there");
-        let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
-        assert!(!pool.starve());
-        pool.put(a);
-        pool.put(b);
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
