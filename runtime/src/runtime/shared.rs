@@ -116,6 +116,9 @@ impl Shared {
                 }
                 closing
             }
+            // Without the lock first: who spawns in a loop would keep it from
+            // whoever is about to close the list.
+            None if self.is_closing() => true,
             None => {
                 let mut foreign = self.foreign();
                 if !foreign.closed {
