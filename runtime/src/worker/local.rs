@@ -9,16 +9,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::queue::BATCH;
 use super::shared::WorkerShared;
 use crate::color::{ColorRef, Core};
-use crate::descriptor::Descriptor;
 use crate::driver::Driver;
-use crate::op::{InFlight, Slot};
 use crate::runtime::{Handle, Shared};
 use crate::sync::atomic::{AtomicPtr, Ordering, fence};
 use crate::task::owned::Owned;
@@ -34,9 +32,9 @@ const COLOR: usize = 32;
 
 /// A worker: the state that only its own thread touches.
 pub(crate) struct Worker {
-    runtime: Handle,
-    index: usize,
-    driver: RefCell<Box<dyn Driver>>,
+    pub(super) runtime: Handle,
+    pub(super) index: usize,
+    pub(super) driver: RefCell<Box<dyn Driver>>,
     /// Ready colors that only this worker may run.
     pinned: RefCell<VecDeque<NonNull<Core>>>,
     /// Whose turn it is: the queue's or the pinned colors'.
@@ -52,7 +50,7 @@ pub(crate) struct Worker {
     /// Whether its thread is in it, perhaps further out than another worker.
     entered: Cell<bool>,
     /// Memory for commands and wakers, kept from turn to turn.
-    commands: RefCell<Vec<Command>>,
+    pub(super) commands: RefCell<Vec<Command>>,
     wakers: RefCell<Vec<Waker>>,
 }
 
@@ -152,7 +150,7 @@ impl Worker {
     }
 
     #[inline]
-    fn shared(&self) -> &WorkerShared {
+    pub(super) fn shared(&self) -> &WorkerShared {
         &self.runtime.shared().workers[self.index]
     }
 
@@ -176,99 +174,6 @@ impl Worker {
             None => waker.wake_by_ref(),
         });
     }
-
-    // -- the driver -------------------------------------------------------
-
-    /// Submits on this worker's driver, if it is not at work just now and
-    /// takes the operation.
-    pub(super) fn submit(&self, op: InFlight) -> Result<(), InFlight> {
-        match self.driver.try_borrow_mut() {
-            Ok(mut driver) => driver.submit(op),
-            Err(_) => Err(op),
-        }
-    }
-
-    /// `false`: the driver is at work; leave a command.
-    pub(super) fn cancel(&self, slot: &Slot) -> bool {
-        let Ok(mut driver) = self.driver.try_borrow_mut() else {
-            return false;
-        };
-        let Some(key) = slot.lock().cancel_key(self.index) else {
-            // Not submitted yet: the command has to come after that.
-            return false;
-        };
-        driver.cancel(key);
-        true
-    }
-
-    /// As for `cancel`.
-    pub(super) fn forget(&self, token: u64) -> bool {
-        match self.driver.try_borrow_mut() {
-            Ok(mut driver) => {
-                driver.forget(token);
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    pub(crate) fn recv_now(
-        &self,
-        descriptor: &Descriptor,
-        buf: &mut [u8],
-    ) -> Option<Poll<std::io::Result<usize>>> {
-        self.driver.try_borrow_mut().ok()?.recv_now(descriptor, buf)
-    }
-
-    pub(crate) fn send_now(
-        &self,
-        descriptor: &Descriptor,
-        data: &[u8],
-    ) -> Option<Poll<std::io::Result<usize>>> {
-        self.driver
-            .try_borrow_mut()
-            .ok()?
-            .send_now(descriptor, data)
-    }
-
-    pub(super) fn driver(&self) -> std::cell::RefMut<'_, Box<dyn Driver>> {
-        self.driver.borrow_mut()
-    }
-
-    fn obey(&self) {
-        let shared = self.shared();
-        if shared.commands.is_empty() {
-            return;
-        }
-        let mut commands = self.commands.take();
-        shared.commands.take(&mut commands);
-        let mut driver = self.driver.borrow_mut();
-        for command in commands.drain(..) {
-            match command {
-                Command::Submit(op) => {
-                    if let Err(op) = driver.submit(op) {
-                        // Its home is elsewhere: some worker of this runtime
-                        // submitted it here meanwhile. Send it on.
-                        let home = op.descriptor().home(self.index);
-                        debug_assert_ne!(home, self.index, "the driver refused at home");
-                        op.moves_to(home as u32);
-                        self.runtime.shared().command(home, Command::Submit(op));
-                    }
-                }
-                Command::Cancel(slot) => {
-                    let key = slot.lock().cancel_key(self.index);
-                    if let Some(key) = key {
-                        driver.cancel(key);
-                    }
-                }
-                Command::Forget(token) => driver.forget(token),
-            }
-        }
-        drop(driver);
-        self.commands.replace(commands);
-    }
-
-    // -- the loop ---------------------------------------------------------
 
     /// Runs until `done`, which is asked after every color.
     pub(crate) fn run(&self, done: impl Fn() -> bool) {

@@ -3,6 +3,7 @@
 //! * [`queue`], [`inbox`], [`sleep`]: pure structures, with models.
 //! * `shared`: what other threads reach of a worker.
 //! * `local`: the worker itself, and its loop.
+//! * `io`: the worker and its driver.
 //! * `close`: how a worker ends.
 
 #[cfg(not(all(test, loom)))]
@@ -10,6 +11,8 @@ mod close;
 #[cfg(not(all(test, loom)))]
 mod command;
 mod inbox;
+#[cfg(not(all(test, loom)))]
+mod io;
 #[cfg(not(all(test, loom)))]
 mod local;
 mod queue;

@@ -1,0 +1,103 @@
+//! A worker and its driver: what tasks on its own thread ask at once, and what
+//! others asked by commands.
+
+use std::cell::RefMut;
+use std::io;
+use std::task::Poll;
+
+use super::command::Command;
+use super::local::Worker;
+use crate::descriptor::Descriptor;
+use crate::driver::Driver;
+use crate::op::{InFlight, Slot};
+
+impl Worker {
+    /// Submits on this worker's driver, if it is not at work just now and
+    /// takes the operation.
+    pub(super) fn submit(&self, op: InFlight) -> Result<(), InFlight> {
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => driver.submit(op),
+            Err(_) => Err(op),
+        }
+    }
+
+    /// `false`: the driver is at work; leave a command.
+    pub(super) fn cancel(&self, slot: &Slot) -> bool {
+        let Ok(mut driver) = self.driver.try_borrow_mut() else {
+            return false;
+        };
+        let Some(key) = slot.lock().cancel_key(self.index) else {
+            // Not submitted yet: the command has to come after that.
+            return false;
+        };
+        driver.cancel(key);
+        true
+    }
+
+    /// As for `cancel`.
+    pub(super) fn forget(&self, token: u64) -> bool {
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => {
+                driver.forget(token);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn recv_now(
+        &self,
+        descriptor: &Descriptor,
+        buf: &mut [u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        self.driver.try_borrow_mut().ok()?.recv_now(descriptor, buf)
+    }
+
+    pub(crate) fn send_now(
+        &self,
+        descriptor: &Descriptor,
+        data: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        self.driver
+            .try_borrow_mut()
+            .ok()?
+            .send_now(descriptor, data)
+    }
+
+    pub(super) fn driver(&self) -> RefMut<'_, Box<dyn Driver>> {
+        self.driver.borrow_mut()
+    }
+
+    pub(super) fn obey(&self) {
+        let shared = self.shared();
+        if shared.commands.is_empty() {
+            return;
+        }
+        let mut commands = self.commands.take();
+        shared.commands.take(&mut commands);
+        let mut driver = self.driver.borrow_mut();
+        for command in commands.drain(..) {
+            match command {
+                Command::Submit(op) => {
+                    if let Err(op) = driver.submit(op) {
+                        // Its home is elsewhere: some worker of this runtime
+                        // submitted it here meanwhile. Send it on.
+                        let home = op.descriptor().home(self.index);
+                        debug_assert_ne!(home, self.index, "the driver refused at home");
+                        op.moves_to(home as u32);
+                        self.runtime.shared().command(home, Command::Submit(op));
+                    }
+                }
+                Command::Cancel(slot) => {
+                    let key = slot.lock().cancel_key(self.index);
+                    if let Some(key) = key {
+                        driver.cancel(key);
+                    }
+                }
+                Command::Forget(token) => driver.forget(token),
+            }
+        }
+        drop(driver);
+        self.commands.replace(commands);
+    }
+}
