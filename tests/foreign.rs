@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::bytes::{check, pattern};
 use common::futures::{Event, park_on};
@@ -17,6 +19,8 @@ everywhere!(
     two_runtimes_talk,
     a_socket_works_inside_another_runtime,
     a_socket_works_on_a_plain_thread,
+    a_timer_of_a_handle_works_on_a_plain_thread,
+    poll_forms_do_as_the_futures_do,
     one_runtime_runs_inside_another,
 );
 
@@ -166,6 +170,43 @@ fn a_socket_works_on_a_plain_thread(rt: Runtime) {
         let visitors = thread::spawn(move || park_on(receive_visitors(&listener)));
         park_on(ask(&stream, 50));
         visitors.join().unwrap();
+    });
+}
+
+/// The runtime's workers sleep when the timer is started from outside.
+fn a_timer_of_a_handle_works_on_a_plain_thread(rt: Runtime) {
+    const TIME: Duration = Duration::from_millis(20);
+    let over = Event::default();
+    let (handle, set) = (rt.handle().clone(), over.clone());
+    let thread = thread::spawn(move || {
+        for _ in 0..5 {
+            let start = Instant::now();
+            park_on(handle.sleep_until(start + TIME));
+            assert!(start.elapsed() >= TIME, "early");
+        }
+        set.set();
+    });
+    rt.block_on(over.wait());
+    thread.join().unwrap();
+}
+
+fn poll_forms_do_as_the_futures_do(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        near.send_all("0123456789").await.0.unwrap();
+        drop(near);
+        let (mut buf, mut got) = ([0; 4], Vec::new());
+        let n = poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap();
+        got.extend_from_slice(&buf[..n]);
+        loop {
+            let lease = poll_fn(|cx| far.poll_recv(cx)).await.unwrap();
+            if lease.is_empty() {
+                break;
+            }
+            got.extend_from_slice(&lease);
+        }
+        assert_eq!(got, b"0123456789");
+        assert_eq!(poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap(), 0);
     });
 }
 

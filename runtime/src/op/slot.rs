@@ -1,10 +1,10 @@
 //! The shared state of one operation.
 //!
-//! A mutex guards it. It is taken three times an operation (submit, complete,
-//! take), by the worker that runs the color and by the driver of the same
-//! worker: one thread in all but the stolen case, so it is not contended. That
-//! keeps this file, on which the soundness of both drivers stands, free of
-//! `unsafe`.
+//! A mutex guards it. It is taken to submit, by the driver to look and to
+//! complete, and to take: by the worker that runs the color and by the driver
+//! of the same worker, one thread in all but the stolen case, so it is not
+//! contended. That keeps this file, on which the soundness of both drivers
+//! stands, free of `unsafe`.
 
 use std::collections::VecDeque;
 use std::fmt;
