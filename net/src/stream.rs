@@ -63,7 +63,7 @@ impl TcpStream {
 
     /// What an accept gave, which has the right mode.
     pub(crate) fn accepted(fd: OwnedFd, runtime: &Handle) -> TcpStream {
-        TcpStream::on(Descriptor::prepared(fd, runtime))
+        TcpStream::on(Descriptor::tcp(fd, runtime))
     }
 
     fn on(descriptor: Arc<Descriptor>) -> TcpStream {
@@ -289,7 +289,7 @@ pub(crate) fn inet(addr: SockAddr) -> io::Result<SocketAddr> {
 /// A TCP socket in the mode that the runtime's driver needs.
 pub(crate) fn new_socket(addr: SocketAddr, runtime: &Handle) -> io::Result<Socket> {
     let mut kind = Type::STREAM.cloexec();
-    if runtime.nonblocking() {
+    if runtime.by_readiness() {
         kind = kind.nonblocking();
     }
     Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
@@ -297,7 +297,7 @@ pub(crate) fn new_socket(addr: SocketAddr, runtime: &Handle) -> io::Result<Socke
 
 async fn connect_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpStream> {
     let socket = new_socket(addr, runtime)?;
-    let stream = TcpStream::on(Descriptor::prepared(socket.into(), runtime));
+    let stream = TcpStream::on(Descriptor::tcp(socket.into(), runtime));
     let address = Box::new(Address::from(addr));
     let (connected, _) = stream.send.run(Op::Connect(address)).await;
     connected.map(|_| stream)

@@ -209,7 +209,7 @@ impl Driver for Proactor {
         "proactor"
     }
 
-    fn nonblocking(&self) -> bool {
+    fn by_readiness(&self) -> bool {
         false
     }
 

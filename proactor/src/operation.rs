@@ -132,7 +132,8 @@ impl Operation {
                 let rest = data.len().saturating_sub(*from);
                 (Kind::Send, if *all { rest } else { rest.min(1) })
             }
-            Op::Poll(_) => (Kind::Poll, 0),
+            // Edges are not asked of this driver; a poll tells of the first.
+            Op::Poll(_) | Op::Edges(_) => (Kind::Poll, 0),
         });
         let multishot = kind == Kind::Recv && !hides_the_end(op.fd());
         Operation {
@@ -192,7 +193,7 @@ impl Operation {
                     .flags(libc::MSG_NOSIGNAL | wait_all)
                     .build()
             }
-            Op::Poll(interest) => {
+            Op::Poll(interest) | Op::Edges(interest) => {
                 let events = match interest {
                     Interest::Read => libc::POLLIN,
                     Interest::Write => libc::POLLOUT,

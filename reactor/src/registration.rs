@@ -1,28 +1,18 @@
-//! Descriptors in the epoll set, and the operations that wait for them.
-
-use std::mem;
+//! Descriptors in the epoll set, and who is told of their edges.
 
 use isochrome_runtime::op::{InFlight, Interest};
 
-use crate::attempt::Left;
-use crate::readiness::{Readiness, Tick};
 use crate::table::Table;
 
 /// A descriptor in the epoll set.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Registration {
     read: Direction,
     write: Direction,
 }
 
 impl Registration {
-    pub(crate) fn new(tcp: bool) -> Registration {
-        Registration {
-            read: Direction::new(tcp),
-            write: Direction::new(tcp),
-        }
-    }
-
+    #[inline]
     pub(crate) fn direction(&mut self, interest: Interest) -> &mut Direction {
         match interest {
             Interest::Read => &mut self.read,
@@ -32,59 +22,51 @@ impl Registration {
 }
 
 /// One direction of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Direction {
-    pub(crate) readiness: Readiness,
-    pub(crate) waiting: Line,
-    /// On the driver's list of the same name.
-    busy: bool,
+    pub(crate) subscribers: List,
+    /// An edge told of an end, an error or urgent data. It will not be told
+    /// again, and who subscribes later has to know.
+    exceptional: bool,
 }
 
 impl Direction {
-    fn new(tcp: bool) -> Direction {
-        Direction {
-            readiness: Readiness::unknown(tcp),
-            waiting: Line::default(),
-            busy: false,
+    /// An edge: tells everybody.
+    #[inline]
+    pub(crate) fn edge(&mut self, subscribers: &Table<Subscriber>, exceptional: bool) {
+        self.exceptional |= exceptional;
+        let mut next = self.subscribers.first();
+        while let Some(subscriber) = next.and_then(|key| subscribers.get(key)) {
+            next = subscriber.after;
+            subscriber.op.edge(exceptional);
         }
     }
 
-    /// After an attempt that was not blocked.
-    pub(crate) fn used(&mut self, at: Tick, left: Left) {
-        if left == Left::Short {
-            self.readiness.short(at);
+    /// Takes a subscriber in. It is told of what may have been told before.
+    pub(crate) fn add(&mut self, subscribers: &mut Table<Subscriber>, subscriber: Subscriber) {
+        let key = self.subscribers.push(subscribers, subscriber);
+        if let Some(subscriber) = subscribers.get(key) {
+            subscriber.op.set_key(key);
+            subscriber.op.edge(self.exceptional);
         }
-    }
-
-    /// Whether it has to be put on the busy list: there is something to try,
-    /// nobody else remembers it, and it is not there yet.
-    #[must_use]
-    pub(crate) fn becomes_busy(&mut self) -> bool {
-        let busy = self.readiness.is_ready() && !self.waiting.is_empty();
-        busy && !mem::replace(&mut self.busy, true)
-    }
-
-    /// It was taken from the busy list.
-    pub(crate) fn left_busy(&mut self) {
-        self.busy = false;
     }
 }
 
-/// An operation that waits, and its place in the line.
+/// An operation that is told of edges.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub(crate) struct Subscriber {
     pub(crate) op: InFlight,
-    /// The registration and the direction that it waits for.
+    /// The registration and the direction.
     pub(crate) token: u64,
     pub(crate) interest: Interest,
-    /// Its neighbours in the line.
+    /// Its neighbours in the list.
     before: Option<u64>,
     after: Option<u64>,
 }
 
-impl Waiter {
-    pub(crate) fn new(op: InFlight, token: u64, interest: Interest) -> Waiter {
-        Waiter {
+impl Subscriber {
+    pub(crate) fn new(op: InFlight, token: u64, interest: Interest) -> Subscriber {
+        Subscriber {
             op,
             token,
             interest,
@@ -94,49 +76,50 @@ impl Waiter {
     }
 }
 
-/// Waiters in the order of their arrival: a list threaded through the table
-/// that holds them, so that a line takes no memory of its own and a cancel no
-/// search.
+/// Subscribers in the order of their arrival: a list threaded through the
+/// table that holds them, so that it takes no memory of its own and a cancel
+/// no search.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub(crate) struct List {
     ends: Option<(u64, u64)>,
 }
 
-impl Line {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ends.is_none()
+impl List {
+    #[inline]
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.ends.map(|(first, _)| first)
     }
 
-    pub(crate) fn front(&self) -> Option<u64> {
-        self.ends.map(|(front, _)| front)
-    }
-
-    /// Puts a waiter at the end. Returns its key.
-    pub(crate) fn push(&mut self, waiters: &mut Table<Waiter>, mut waiter: Waiter) -> u64 {
+    /// Puts a subscriber at the end. Returns its key.
+    fn push(&mut self, subscribers: &mut Table<Subscriber>, mut subscriber: Subscriber) -> u64 {
         let back = self.ends.map(|(_, back)| back);
-        waiter.before = back;
-        let key = waiters.insert(waiter);
-        if let Some(last) = back.and_then(|back| waiters.get_mut(back)) {
+        subscriber.before = back;
+        let key = subscribers.insert(subscriber);
+        if let Some(last) = back.and_then(|back| subscribers.get_mut(back)) {
             last.after = Some(key);
         }
-        self.ends = Some((self.front().unwrap_or(key), key));
+        self.ends = Some((self.first().unwrap_or(key), key));
         key
     }
 
-    /// Takes a waiter out, wherever it stands in this line.
-    pub(crate) fn remove(&mut self, waiters: &mut Table<Waiter>, key: u64) -> Option<Waiter> {
-        let waiter = waiters.remove(key)?;
-        if let Some(before) = waiter.before.and_then(|k| waiters.get_mut(k)) {
-            before.after = waiter.after;
+    /// Takes a subscriber out, wherever it stands in this list.
+    pub(crate) fn remove(
+        &mut self,
+        subscribers: &mut Table<Subscriber>,
+        key: u64,
+    ) -> Option<Subscriber> {
+        let gone = subscribers.remove(key)?;
+        if let Some(before) = gone.before.and_then(|k| subscribers.get_mut(k)) {
+            before.after = gone.after;
         }
-        if let Some(after) = waiter.after.and_then(|k| waiters.get_mut(k)) {
-            after.before = waiter.before;
+        if let Some(after) = gone.after.and_then(|k| subscribers.get_mut(k)) {
+            after.before = gone.before;
         }
-        self.ends = self.ends.and_then(|(front, back)| {
-            let front = if front == key { waiter.after? } else { front };
-            let back = if back == key { waiter.before? } else { back };
-            Some((front, back))
+        self.ends = self.ends.and_then(|(first, back)| {
+            let first = if first == key { gone.after? } else { first };
+            let back = if back == key { gone.before? } else { back };
+            Some((first, back))
         });
-        Some(waiter)
+        Some(gone)
     }
 }

@@ -38,6 +38,15 @@ impl<T> Table<T> {
         u64::from(self.generation) << 32 | index as u64
     }
 
+    #[inline]
+    pub(crate) fn get(&self, key: u64) -> Option<&T> {
+        match self.slab.get(index(key)) {
+            Some((g, value)) if *g == generation(key) => Some(value),
+            _ => None,
+        }
+    }
+
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         match self.slab.get_mut(index(key)) {
             Some((g, value)) if *g == generation(key) => Some(value),
@@ -46,12 +55,8 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
-        self.get_mut(key)?;
+        self.get(key)?;
         Some(self.slab.remove(index(key)).1)
-    }
-
-    pub(crate) fn contains(&mut self, key: u64) -> bool {
-        self.get_mut(key).is_some()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -84,6 +89,6 @@ mod tests {
         assert_eq!(table.get_mut(a), None);
         assert_eq!(table.remove(a), None);
         assert_eq!(table.remove(b), Some('b'));
-        assert!(!table.contains(u64::MAX));
+        assert!(table.get(u64::MAX).is_none());
     }
 }

@@ -15,6 +15,9 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// descriptor is closed when the last of them is gone.
 pub struct Descriptor {
     fd: OwnedFd,
+    /// Here too, so that it is at hand for every attempt.
+    by_readiness: bool,
+    tcp: bool,
     runtime: Handle,
     /// The worker whose driver it is registered with, or `NOWHERE`.
     home: AtomicU32,
@@ -33,22 +36,43 @@ impl Descriptor {
     ///
     /// What fcntl(2) answers.
     pub fn new(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
-        set_nonblocking(fd.as_fd(), runtime.nonblocking())?;
-        Ok(Descriptor::prepared(fd, runtime))
+        set_nonblocking(fd.as_fd(), runtime.by_readiness())?;
+        let tcp = option(fd.as_raw_fd(), libc::SO_PROTOCOL).is_ok_and(|p| p == libc::IPPROTO_TCP);
+        Ok(Descriptor::make(fd, tcp, runtime))
     }
 
-    /// Takes `fd` over as it is: the caller made it blocking or non-blocking
-    /// as [`Handle::nonblocking`] says.
-    pub fn prepared(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {
+    /// Takes a TCP socket over as it is: the caller made it blocking or
+    /// non-blocking as [`Handle::by_readiness`] says.
+    pub fn tcp(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {
+        Descriptor::make(fd, true, runtime)
+    }
+
+    fn make(fd: OwnedFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
         Arc::new(Descriptor {
             fd,
+            by_readiness: runtime.by_readiness(),
+            tcp,
             runtime: runtime.clone(),
             home: AtomicU32::new(NOWHERE),
             token: AtomicU64::new(NO_TOKEN),
         })
     }
 
+    /// Whether the runtime's driver works by readiness.
+    #[inline]
+    pub(crate) fn by_readiness(&self) -> bool {
+        self.by_readiness
+    }
+
+    /// Whether it is a TCP socket, on which a short transfer proves that there
+    /// is no more of the same, and no kind of descriptor with its own rules.
+    #[inline]
+    pub fn is_tcp(&self) -> bool {
+        self.tcp
+    }
+
     /// The runtime that its operations run on.
+    #[inline]
     pub fn runtime(&self) -> &Handle {
         &self.runtime
     }
@@ -102,6 +126,7 @@ impl AsFd for Descriptor {
 }
 
 impl AsRawFd for Descriptor {
+    #[inline]
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -113,6 +138,18 @@ impl fmt::Debug for Descriptor {
             .field("fd", &self.fd.as_raw_fd())
             .finish_non_exhaustive()
     }
+}
+
+/// getsockopt(2) at the level of sockets, of a number.
+pub(crate) fn option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let (to, level) = (&raw mut value, libc::SOL_SOCKET);
+    // SAFETY: `len` bytes are written to `value` at most.
+    if unsafe { libc::getsockopt(fd, level, name, to.cast(), &mut len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value)
 }
 
 fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {

@@ -2,8 +2,10 @@
 //!
 //! Operations go in ([`Driver::submit`]), completions come out
 //! ([`InFlight::deliver`], [`InFlight::finish`]). An io_uring driver hands them
-//! to the kernel; a readiness driver tries the system call, waits, and tries
-//! again. A driver of your own is an `impl Driver` given to
+//! to the kernel. A driver that works by readiness is handed one operation
+//! only, `Edges`, and tells of them by [`InFlight::edge`]; the runtime tries
+//! the system calls by itself, on the thread that asks, where the data is
+//! wanted. A driver of your own is an `impl Driver` given to
 //! [`Builder::build_with`](crate::Builder::build_with).
 //!
 //! # Rules
@@ -29,10 +31,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use crate::descriptor::Descriptor;
 use crate::op::InFlight;
 
 /// What carries out the operations of one worker. See the [module](self) for
@@ -41,16 +41,18 @@ pub trait Driver {
     /// A short name, as logs and `Runtime::driver` show it.
     fn name(&self) -> &'static str;
 
-    /// Whether sockets for this driver have to be non-blocking. (A ring wants
-    /// them blocking: it answers EAGAIN at once for one that is not.)
-    fn nonblocking(&self) -> bool;
+    /// Whether it works by readiness: it is given no operation but
+    /// [`Op::Edges`](crate::op::Op::Edges), and sockets are non-blocking. Else
+    /// it is given all others, and sockets are blocking (a ring answers EAGAIN
+    /// at once for one that is not). The same for all workers.
+    fn by_readiness(&self) -> bool;
 
     /// Starts an operation.
     ///
     /// # Errors
     ///
     /// Gives the operation back if it has to wait, and only the worker that
-    /// its descriptor is registered with ([`Descriptor::home`]) can do that.
+    /// its descriptor is registered with ([`Descriptor::home`](crate::Descriptor::home)) can do that.
     /// Never fails on that worker.
     fn submit(&mut self, op: InFlight) -> Result<(), InFlight>;
 
@@ -84,35 +86,7 @@ pub trait Driver {
     /// Something that ends [`park`](Driver::park) from any thread.
     fn unparker(&self) -> Arc<dyn Unpark>;
 
-    /// Receives into borrowed memory, now, if this driver works by readiness
-    /// and `descriptor` is registered here or nowhere. `Pending` means that
-    /// nothing is there: wait with [`Op::Poll`](crate::op::Op::Poll).
-    ///
-    /// `None`, the default: this driver receives into its own buffers only.
-    fn recv_now(
-        &mut self,
-        descriptor: &Descriptor,
-        buf: &mut [u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        let _ = (descriptor, buf);
-        None
-    }
-
-    /// Sends borrowed bytes, now, if this driver works by readiness and nobody
-    /// waits to send on `descriptor` here. `Pending` means that there is no
-    /// room: submit an [`Op::Send`](crate::op::Op::Send).
-    ///
-    /// `None`, the default: this driver takes operations only.
-    fn send_now(
-        &mut self,
-        descriptor: &Descriptor,
-        data: &[u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        let _ = (descriptor, data);
-        None
-    }
-
-    /// The descriptor that was given `token` by [`Descriptor::set_token`] is
+    /// The descriptor that was given `token` by [`Descriptor::set_token`](crate::Descriptor::set_token) is
     /// about to be closed, or has been; no operation of it is in flight.
     fn forget(&mut self, token: u64) {
         let _ = token;

@@ -57,8 +57,8 @@ impl Driver for Spy {
         self.inner.name()
     }
 
-    fn nonblocking(&self) -> bool {
-        self.inner.nonblocking()
+    fn by_readiness(&self) -> bool {
+        self.inner.by_readiness()
     }
 
     fn submit(&mut self, op: InFlight) -> Result<(), InFlight> {

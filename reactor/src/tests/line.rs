@@ -3,9 +3,7 @@
 use super::*;
 
 #[test]
-fn many_waiters_are_served_in_order_by_one_edge() {
-    // More of them than one share, and no second edge: the rest is served
-    // because the direction is busy.
+fn many_ports_of_one_descriptor_are_served_by_one_edge() {
     const MANY: u8 = 100;
     let f = Fixture::new();
     let (a, b) = UnixDatagram::pair().unwrap();
@@ -13,7 +11,7 @@ fn many_waiters_are_served_in_order_by_one_edge() {
     let descriptor = f.descriptor(a);
     let ports: Vec<Port> = (0..MANY).map(|_| Port::new(descriptor.clone())).collect();
     ports.iter().for_each(|port| begin(&f, port));
-    assert_eq!(f.waiters(), MANY.into());
+    assert_eq!((f.registrations(), f.subscribers()), (1, MANY.into()));
     let mut served = 0;
     let mut sent = 0;
     while served < MANY {
@@ -26,35 +24,68 @@ fn many_waiters_are_served_in_order_by_one_edge() {
         });
         served += 1;
     }
-    assert_eq!(f.waiters(), 0);
+    drop(ports);
+    f.turn();
+    assert_eq!((f.registrations(), f.subscribers()), (1, 0));
 }
 
 #[test]
-fn who_comes_while_others_wait_does_not_overtake() {
+fn who_comes_while_others_send_does_not_come_between() {
     let f = Fixture::new();
-    let a = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let b = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    b.connect(a.local_addr().unwrap()).unwrap();
-    let descriptor = f.descriptor(a);
-    let ports: Vec<Port> = (0..=50).map(|_| Port::new(descriptor.clone())).collect();
-    let (last, first) = ports.split_last().unwrap();
-    first.iter().for_each(|port| begin(&f, port));
-    for i in 0..=50u8 {
-        b.send(&[i]).unwrap();
-    }
-    // One turn serves a share of them, and data is left for the newcomer.
-    f.reactor.borrow_mut().park(Some(Duration::ZERO)).unwrap();
-    assert!(f.waiters() > 0);
-    f.runtime.block_on(async {
-        assert!(poll_once(recv(last)).is_pending());
-        for (i, port) in ports.iter().enumerate() {
-            assert_eq!(*recv(port).await.unwrap(), [i as u8]);
-        }
+    let (a, b) = UnixStream::pair().unwrap();
+    let port = f.port(a);
+    const LEN: usize = 3 << 20;
+    let reader = thread::spawn(move || {
+        let mut b = b;
+        let mut got = Vec::new();
+        b.read_to_end(&mut got).unwrap();
+        got
     });
+    f.runtime.block_on(async {
+        // Each fills the socket several times over.
+        let mut runs: Vec<_> = (0..4)
+            .map(|i| Box::pin(send(&port, vec![i; LEN], true)))
+            .collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(
+            runs.iter_mut()
+                .all(|run| run.as_mut().poll(&mut cx).is_pending())
+        );
+        // Asked in another order than they came.
+        let mut later = Vec::new();
+        for run in runs.into_iter().rev() {
+            later.push(Some(run));
+        }
+        let mut open = later.len();
+        poll_fn(|cx| {
+            for run in &mut later {
+                if let Some(sending) = run {
+                    if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                        assert_eq!(sent.unwrap(), LEN);
+                        *run = None;
+                        open -= 1;
+                    }
+                }
+            }
+            if open == 0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    });
+    drop(port);
+    f.turn();
+    let got = reader.join().unwrap();
+    assert_eq!(got.len(), 4 * LEN);
+    for (i, message) in got.chunks(LEN).enumerate() {
+        assert!(message.iter().all(|&x| x == i as u8), "message {i}");
+    }
 }
 
 #[test]
-fn polls_of_more_than_one_share_end_with_one_edge() {
+fn one_edge_ends_all_polls() {
     let f = Fixture::new();
     let (a, mut b) = UnixStream::pair().unwrap();
     let descriptor = f.descriptor(a);
@@ -77,7 +108,7 @@ fn polls_of_more_than_one_share_end_with_one_edge() {
 }
 
 #[test]
-fn a_cancelled_operation_leaves_the_line() {
+fn a_port_that_is_dropped_is_told_no_more() {
     let f = Fixture::new();
     let (a, mut b) = UnixStream::pair().unwrap();
     let descriptor = f.descriptor(a);
@@ -86,20 +117,19 @@ fn a_cancelled_operation_leaves_the_line() {
     let [first, second, third, fourth] = ports;
     drop(second);
     f.turn();
-    assert_eq!(f.waiters(), 3);
+    assert_eq!(f.subscribers(), 3);
     drop(first);
     drop(fourth);
     f.turn();
-    assert_eq!(f.waiters(), 1);
+    assert_eq!(f.subscribers(), 1);
     b.write_all(b"for the third").unwrap();
     f.runtime.block_on(async {
         assert_eq!(*recv(&third).await.unwrap(), *b"for the third");
     });
-    assert_eq!(f.waiters(), 0);
 }
 
 #[test]
-fn a_port_can_be_used_again_after_a_cancel() {
+fn a_port_can_be_used_again_after_a_cancel_and_for_the_other_direction() {
     let f = Fixture::new();
     let (a, mut b) = tcp();
     let port = f.port(a);
@@ -109,8 +139,22 @@ fn a_port_can_be_used_again_after_a_cancel() {
         }
         b.write_all(b"x").unwrap();
         ready(&port, Interest::Read).await.unwrap();
+        // The subscription to the one ends before that to the other begins.
+        let data = vec![7; 16 << 20];
+        let expected = data.clone();
+        let reader = thread::spawn(move || {
+            let mut got = vec![0; expected.len()];
+            b.read_exact(&mut got).unwrap();
+            assert!(got == expected);
+            b.write_all(b"y").unwrap();
+            b
+        });
+        assert_eq!(send(&port, data, true).await.unwrap(), 16 << 20);
+        assert_eq!(*recv(&port).await.unwrap(), *b"x");
+        assert_eq!(*recv(&port).await.unwrap(), *b"y");
+        drop(reader.join().unwrap());
     });
-    assert_eq!(f.waiters(), 0);
+    assert_eq!(f.subscribers(), 1);
 }
 
 #[test]
@@ -124,7 +168,7 @@ fn stale_keys_and_tokens_are_ignored() {
         reactor.cancel(key);
         reactor.forget(key);
     }
-    assert_eq!((reactor.waiters(), reactor.registrations()), (1, 1));
+    assert_eq!((reactor.subscribers(), reactor.registrations()), (1, 1));
 }
 
 #[test]
@@ -145,7 +189,7 @@ fn an_event_of_a_closed_descriptor_does_not_reach_its_successor() {
     begin(&f, &port);
     old_peer.write_all(b"stale").unwrap();
     f.turn();
-    assert_eq!((f.registrations(), f.waiters()), (1, 1));
+    assert_eq!((f.registrations(), f.subscribers()), (1, 1));
     new_peer.write_all(b"fresh").unwrap();
     f.runtime.block_on(async {
         assert_eq!(*recv(&port).await.unwrap(), *b"fresh");

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::pin::pin;
@@ -35,8 +35,8 @@ impl Driver for Spied {
     fn name(&self) -> &'static str {
         self.0.borrow().name()
     }
-    fn nonblocking(&self) -> bool {
-        self.0.borrow().nonblocking()
+    fn by_readiness(&self) -> bool {
+        self.0.borrow().by_readiness()
     }
     fn submit(&mut self, op: InFlight) -> Result<(), InFlight> {
         self.0.borrow_mut().submit(op)
@@ -53,9 +53,6 @@ impl Driver for Spied {
     }
     fn unparker(&self) -> Arc<dyn Unpark> {
         self.0.borrow().unparker()
-    }
-    fn recv_now(&mut self, d: &Descriptor, buf: &mut [u8]) -> Option<Poll<io::Result<usize>>> {
-        self.0.borrow_mut().recv_now(d, buf)
     }
     fn forget(&mut self, token: u64) {
         self.0.borrow_mut().forget(token);
@@ -104,12 +101,8 @@ impl Fixture {
         self.reactor.borrow().registrations()
     }
 
-    fn waiters(&self) -> usize {
-        self.reactor.borrow().waiters()
-    }
-
-    fn free_buffers(&self) -> usize {
-        self.reactor.borrow().free_buffers()
+    fn subscribers(&self) -> usize {
+        self.reactor.borrow().subscribers()
     }
 }
 

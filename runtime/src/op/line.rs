@@ -9,22 +9,81 @@ use std::task::Waker;
 /// [`Port::poll_next`]: super::Port::poll_next
 pub(super) const ANYONE: u32 = 0;
 
-/// Wakers, each with the number of its place. One needs no memory.
+/// The number of a user's place, which gets one when it first waits; `None`
+/// for those without a place of their own.
+pub(super) type Place<'a> = Option<&'a mut u32>;
+
+/// The number that a place goes by at the moment.
+#[inline]
+pub(super) fn number(place: &Place<'_>) -> u32 {
+    place.as_ref().map_or(ANYONE, |number| **number)
+}
+
+/// What a place is waited at for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// A completion that is anyone's, of a subscription.
+    Any,
+    /// The turn of a one-shot operation: one after another.
+    Turn,
+}
+
+/// Places, in order. One takes no memory beyond this.
+///
+/// Waking takes the waker and leaves the place: who was woken keeps it until
+/// they poll again, or go away.
 #[derive(Default)]
 pub(crate) struct Line {
-    first: Option<Place>,
-    rest: VecDeque<Place>,
+    first: Option<Spot>,
+    /// Made when a second one comes, and kept.
+    #[allow(clippy::box_collection, reason = "nearly always absent: one word")]
+    rest: Option<Box<VecDeque<Spot>>>,
     last_number: u32,
 }
 
-struct Place {
+struct Spot {
+    waker: Option<Waker>,
     number: u32,
-    waker: Waker,
+    what: For,
 }
 
 impl Line {
+    /// Waits at a place: where it is, if it is in the line, or at the end.
+    /// Returns the waker that was there, to be dropped outside of the lock.
+    #[must_use]
+    #[inline]
+    pub(super) fn wait(&mut self, place: Place<'_>, what: For, waker: &Waker) -> Option<Waker> {
+        let number = match place {
+            None => ANYONE,
+            Some(number) => {
+                if *number == ANYONE {
+                    *number = self.number();
+                }
+                *number
+            }
+        };
+        let spot = || Spot {
+            waker: Some(waker.clone()),
+            number,
+            what,
+        };
+        if self.first.is_none() {
+            self.first = Some(spot());
+            return None;
+        }
+        let Some(found) = self.spots().find(|spot| spot.number == number) else {
+            self.rest.get_or_insert_default().push_back(spot());
+            return None;
+        };
+        found.what = what;
+        match &found.waker {
+            Some(old) if old.will_wake(waker) => None,
+            _ => found.waker.replace(waker.clone()),
+        }
+    }
+
     /// A number for a new place.
-    pub(super) fn number(&mut self) -> u32 {
+    fn number(&mut self) -> u32 {
         self.last_number = match self.last_number.wrapping_add(1) {
             ANYONE => 1,
             number => number,
@@ -32,96 +91,94 @@ impl Line {
         self.last_number
     }
 
-    /// Waits at a place: where it is, if it is in the line, or at the end.
-    /// Returns the waker that was there, to be dropped outside of the lock.
+    /// Leaves the line. `Some`: the place was there, with this waker.
     #[must_use]
     #[inline]
-    pub(super) fn wait(&mut self, number: u32, waker: &Waker) -> Option<Waker> {
+    pub(super) fn leave(&mut self, number: u32) -> Option<Option<Waker>> {
+        if self.first.as_ref()?.number == number {
+            let spot = self.first.take();
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            return spot.map(|spot| spot.waker);
+        }
+        let rest = self.rest.as_mut()?;
+        let at = rest.iter().position(|spot| spot.number == number)?;
+        rest.remove(at).map(|spot| spot.waker)
+    }
+
+    /// Leaves the line, to wait again at its end. A place that has no number
+    /// is not in it; the one without a place of its own may be.
+    #[must_use]
+    #[inline]
+    pub(super) fn leave_again(&mut self, place: &Place<'_>) -> Option<Option<Waker>> {
+        match place {
+            Some(number) if **number == ANYONE => None,
+            Some(number) => self.leave(**number),
+            None => self.leave(ANYONE),
+        }
+    }
+
+    fn spots(&mut self) -> impl Iterator<Item = &mut Spot> {
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        self.first.iter_mut().chain(rest)
+    }
+
+    /// Nobody who waits for a turn came before this place.
+    #[inline]
+    pub(super) fn is_turn_of(&mut self, number: u32) -> bool {
         if self.first.is_none() {
-            self.first = Some(Place {
-                number,
-                waker: waker.clone(),
-            });
-            return None;
+            return true;
         }
-        let mut places = self.first.iter_mut().chain(&mut self.rest);
-        if let Some(place) = places.find(|place| place.number == number) {
-            if place.waker.will_wake(waker) {
-                return None;
-            }
-            return Some(std::mem::replace(&mut place.waker, waker.clone()));
+        let turn = self.spots().find(|spot| spot.what == For::Turn);
+        turn.is_none_or(|spot| spot.number == number)
+    }
+
+    /// The waker of whose turn it is.
+    #[inline]
+    pub(super) fn turn(&mut self) -> Option<Waker> {
+        self.first.as_ref()?;
+        let turn = self.spots().find(|spot| spot.what == For::Turn);
+        turn.and_then(|spot| spot.waker.take())
+    }
+
+    /// The wakers of all who wait for any completion, and of the first who
+    /// waits for a turn.
+    #[inline]
+    pub(super) fn crowd(&mut self) -> Crowd {
+        let rest_is_empty = self.rest.as_ref().is_none_or(|rest| rest.is_empty());
+        if rest_is_empty {
+            let first = self.first.as_mut();
+            return Crowd {
+                first: first.and_then(|spot| spot.waker.take()),
+                rest: Vec::new(),
+            };
         }
-        self.rest.push_back(Place {
-            number,
-            waker: waker.clone(),
-        });
-        None
-    }
-
-    /// Leaves the line.
-    #[must_use]
-    #[inline]
-    pub(super) fn leave(&mut self, number: u32) -> Option<Waker> {
-        if self.is_first(number) {
-            let place = self.first.take();
-            if !self.rest.is_empty() {
-                self.first = self.rest.pop_front();
-            }
-            return place.map(|place| place.waker);
-        }
-        if self.rest.is_empty() {
-            return None;
-        }
-        let at = self.rest.iter().position(|p| p.number == number)?;
-        self.rest.remove(at).map(|place| place.waker)
-    }
-
-    #[inline]
-    fn is_first(&self, number: u32) -> bool {
-        self.first.as_ref().is_some_and(|p| p.number == number)
-    }
-
-    /// Nobody came before this place.
-    #[inline]
-    pub(super) fn is_turn_of(&self, number: u32) -> bool {
-        self.first.is_none() || self.is_first(number)
-    }
-
-    /// The waker whose turn it is. It stays in the line until it leaves.
-    #[inline]
-    pub(super) fn turn(&self) -> Option<Waker> {
-        self.first.as_ref().map(|place| place.waker.clone())
-    }
-
-    /// Takes everyone out.
-    #[inline]
-    pub(super) fn take(&mut self) -> Crowd {
+        let mut turn = false;
+        let woken = self
+            .spots()
+            .filter(|spot| spot.what == For::Any || !std::mem::replace(&mut turn, true));
         Crowd {
-            first: self.first.take(),
-            rest: match self.rest.is_empty() {
-                true => None,
-                false => Some(std::mem::take(&mut self.rest)),
-            },
+            first: None,
+            rest: woken.filter_map(|spot| spot.waker.take()).collect(),
         }
     }
 }
 
-/// Those who were taken out of a line.
+/// Those who are to be woken, outside of the lock.
 #[must_use]
 pub(super) struct Crowd {
-    first: Option<Place>,
-    /// Not there in the common case.
-    rest: Option<VecDeque<Place>>,
+    first: Option<Waker>,
+    /// Empty in the common case.
+    rest: Vec<Waker>,
 }
 
 impl Crowd {
     #[inline]
     pub(super) fn wake(self) {
-        if let Some(place) = self.first {
-            place.waker.wake();
+        if let Some(waker) = self.first {
+            waker.wake();
         }
-        if let Some(rest) = self.rest {
-            rest.into_iter().for_each(|place| place.waker.wake());
+        if !self.rest.is_empty() {
+            self.rest.into_iter().for_each(Waker::wake);
         }
     }
 }

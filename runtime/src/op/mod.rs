@@ -7,6 +7,15 @@
 //! | `Recv` (subscription) | [`Yield::Buf`], empty at the end | nothing: what was received waits in the [`Port`] |
 //! | `Send` | [`Yield::Done`]`(bytes)` | knowledge: any prefix may have been sent |
 //! | `Poll` | [`Yield::Done`]`(0)` | nothing |
+//! | `Edges` (subscription) | nothing: [`InFlight::edge`] | nothing |
+//!
+//! A driver that works by completion carries all of them out but `Edges`. One
+//! that works by readiness ([`Driver::by_readiness`]) is asked for `Edges`
+//! only: the other operations are then carried out by the asking side, which
+//! tries on its own thread and waits for edges. What is asked of a [`Port`] is
+//! the same, and so is what comes out of it.
+//!
+//! [`Driver::by_readiness`]: crate::driver::Driver::by_readiness
 //!
 //! An operation lives in a slot, which owns its descriptor and everything the
 //! kernel may touch. The asking side holds the slot by a [`Port`], the driver
@@ -30,9 +39,13 @@
 //!    whether more will come: nothing is concluded from a result.
 
 mod address;
+mod attempt;
 mod line;
 mod port;
+mod readiness;
+mod ready;
 mod slot;
+mod sys;
 
 pub use address::Address;
 pub use port::{Port, Run, Waiter};
@@ -68,6 +81,27 @@ pub enum Op {
     },
     /// Wait for readiness: poll(2).
     Poll(Interest),
+    /// Tell of every edge of readiness, the one of what is ready at the
+    /// beginning first: epoll(7). A subscription, for drivers that work by
+    /// readiness.
+    Edges(Interest),
+}
+
+impl Op {
+    /// The direction that it waits for.
+    #[inline]
+    fn interest(&self) -> Interest {
+        match self {
+            Op::Accept | Op::Recv => Interest::Read,
+            Op::Connect(_) | Op::Send { .. } => Interest::Write,
+            Op::Poll(interest) | Op::Edges(interest) => *interest,
+        }
+    }
+
+    /// Whether it completes any number of times, and is anyone's.
+    fn is_subscription(&self) -> bool {
+        matches!(self, Op::Accept | Op::Recv | Op::Edges(_))
+    }
 }
 
 /// A direction of readiness.

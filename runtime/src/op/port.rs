@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::line::ANYONE;
+use super::attempt;
+use super::line::{ANYONE, For, Place};
+use super::ready;
 use super::slot::{Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
@@ -49,6 +51,7 @@ impl Port {
             slot: &self.slot,
             op: Some(op),
             submitted: false,
+            begun: false,
             number: ANYONE,
         }
     }
@@ -100,16 +103,14 @@ impl Waiter<'_> {
         poll_next(self.slot, Some(&mut self.number), cx, op)
     }
 
-    /// Receives into borrowed memory, and says how much: at once if the driver
-    /// of this thread can ([`Driver::recv_now`]), else by a copy. Either way
-    /// the bytes come in the order of the stream, also after receives that
-    /// were given up. 0 is the end.
+    /// Receives into borrowed memory, and says how much: straight into it if
+    /// the driver works by readiness, else by a copy. Either way the bytes come
+    /// in the order of the stream, also after receives that were given up. 0
+    /// is the end.
     ///
     /// # Errors
     ///
     /// What the receive answers.
-    ///
-    /// [`Driver::recv_now`]: crate::driver::Driver::recv_now
     pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         poll_recv(self.slot, Some(&mut self.number), cx, buf)
     }
@@ -127,16 +128,16 @@ impl fmt::Debug for Waiter<'_> {
     }
 }
 
-/// The number of a user's place, which gets one when it first waits; `None`
-/// for those without a place of their own.
-type Place<'a> = Option<&'a mut u32>;
-
+#[inline]
 fn poll_next(
     slot: &Arc<Slot>,
     place: Place<'_>,
     cx: &mut Context<'_>,
     op: impl Fn() -> Op,
 ) -> Poll<Completion> {
+    if slot.descriptor.by_readiness() {
+        return poll_ready(slot, place, For::Any, cx, &mut op(), &mut false);
+    }
     ready!(budget::poll_remaining(cx));
     poll_take(slot, place, cx, op, |state| state.pop())
 }
@@ -147,57 +148,85 @@ fn poll_recv(
     cx: &mut Context<'_>,
     buf: &mut [u8],
 ) -> Poll<io::Result<usize>> {
+    if slot.descriptor.by_readiness() {
+        return ready::poll(slot, place, For::Any, Interest::Read, cx, |fd| {
+            attempt::recv_into(fd, buf)
+        });
+    }
     loop {
         ready!(budget::poll_remaining(cx));
-        let mut would_block = false;
-        // What waits in the slot, or is on its way there, comes first.
-        if slot.lock().is_idle() {
-            match slot.descriptor.runtime().recv_now(&slot.descriptor, buf) {
-                Some(Poll::Ready(result)) => {
-                    budget::spend();
-                    return Poll::Ready(result);
-                }
-                Some(Poll::Pending) => would_block = true,
-                None => {}
-            }
-        }
-        let op = || match would_block {
-            true => Op::Poll(Interest::Read),
-            false => Op::Recv,
-        };
         let take = |state: &mut State| state.take_into(buf);
-        match ready!(poll_take(slot, place.as_deref_mut(), cx, op, take)) {
+        match ready!(poll_take(slot, place.as_deref_mut(), cx, || Op::Recv, take)) {
             Taken::Part(n) => return Poll::Ready(Ok(n)),
             Taken::Whole(Ok(Yield::Buf(lease))) => {
                 buf[..lease.len()].copy_from_slice(&lease);
                 return Poll::Ready(Ok(lease.len()));
             }
-            // Readable: try again.
+            // Of another operation, that was given up.
             Taken::Whole(Ok(Yield::Done(_) | Yield::Socket(_))) => {}
             Taken::Whole(Err(e)) => return Poll::Ready(Err(e)),
         }
     }
 }
 
+/// Carries `op` out where the driver works by readiness.
+#[inline]
+fn poll_ready(
+    slot: &Arc<Slot>,
+    place: Place<'_>,
+    what: For,
+    cx: &mut Context<'_>,
+    op: &mut Op,
+    begun: &mut bool,
+) -> Poll<Completion> {
+    let interest = op.interest();
+    match op {
+        Op::Recv => {
+            let recv = |fd| {
+                let runtime = slot.descriptor.runtime();
+                runtime.with_pool(|pool| attempt::recv(fd, pool))
+            };
+            ready::poll(slot, place, what, interest, cx, recv).map_ok(Yield::Buf)
+        }
+        Op::Send { data, from, all } => {
+            let send = |fd| attempt::send(fd, data, from, *all);
+            ready::poll(slot, place, what, interest, cx, send).map_ok(Yield::Done)
+        }
+        Op::Accept => {
+            ready::poll(slot, place, what, interest, cx, attempt::accept).map_ok(Yield::Socket)
+        }
+        Op::Connect(address) => {
+            let connect = |fd| attempt::connect(fd, address, begun);
+            let connected = ready::poll(slot, place, what, interest, cx, connect);
+            connected.map_ok(|()| Yield::Done(0))
+        }
+        Op::Poll(interest) => {
+            let poll = |fd| attempt::poll(fd, *interest);
+            let ready = ready::poll(slot, place, what, *interest, cx, poll);
+            ready.map_ok(|()| Yield::Done(0))
+        }
+        Op::Edges(_) => Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "edges are told to the runtime only: ask for Op::Poll",
+        ))),
+    }
+}
+
 /// Takes something out of the slot, after submitting `op` if it is idle.
 fn poll_take<T>(
     slot: &Arc<Slot>,
-    mut place: Place<'_>,
+    place: Place<'_>,
     cx: &mut Context<'_>,
     op: impl Fn() -> Op,
     mut take: impl FnMut(&mut State) -> Option<T>,
 ) -> Poll<T> {
     let mut state = slot.lock();
     // Who waits again goes to the end of the line.
-    let left = match &place {
-        Some(number) if **number == ANYONE => None,
-        Some(number) => state.line.leave(**number),
-        None => state.line.leave(ANYONE),
-    };
+    let left = state.line.leave_again(&place);
     // Again, because another user may take what the submission brings before
     // this one looks, and leave the slot idle.
     while state.is_idle() {
-        state.start(op(), false, here(slot));
+        state.start(op(), false, slot.here());
         drop(state);
         // Before the waker is left there: an operation that completes at once
         // wakes nobody.
@@ -205,15 +234,7 @@ fn poll_take<T>(
         state = slot.lock();
     }
     let Some(taken) = state.is_anyones().then(|| take(&mut state)).flatten() else {
-        let number = match &mut place {
-            Some(number) if **number == ANYONE => {
-                **number = state.line.number();
-                **number
-            }
-            Some(number) => **number,
-            None => ANYONE,
-        };
-        let old = state.line.wait(number, cx.waker());
+        let old = state.line.wait(place, For::Any, cx.waker());
         drop(state);
         drop((left, old));
         return Poll::Pending;
@@ -233,32 +254,6 @@ fn poll_take<T>(
     Poll::Ready(taken)
 }
 
-/// The worker of this thread, whose driver is the first to be asked. (Another
-/// thread sends the operation to the descriptor's home, and says so then.)
-fn here(slot: &Slot) -> u32 {
-    let worker = slot.descriptor.runtime().current_worker();
-    worker.map_or(u32::MAX, |index| index as u32)
-}
-
-/// Sends, if the driver of this thread can do that at once. `None`: the rest,
-/// or all of it, has to be submitted.
-fn send_now(slot: &Slot, op: &mut Op) -> Option<Completion> {
-    let Op::Send { data, from, all } = op else {
-        return None;
-    };
-    let rest = &data.bytes()[*from..];
-    let descriptor = &slot.descriptor;
-    match descriptor.runtime().send_now(descriptor, rest)? {
-        Poll::Pending => None,
-        Poll::Ready(Err(e)) => Some(Err(e)),
-        Poll::Ready(Ok(n)) => {
-            *from += n;
-            let done = !*all || *from == data.len() || n == 0;
-            done.then_some(Ok(Yield::Done(*from)))
-        }
-    }
-}
-
 /// Gives a place in the line up, and the turn with it.
 fn leave(slot: &Slot, number: u32) {
     if number == ANYONE {
@@ -266,7 +261,10 @@ fn leave(slot: &Slot, number: u32) {
     }
     let mut state = slot.lock();
     let left = state.line.leave(number);
-    let turn = left.as_ref().and_then(|_| state.turn());
+    let turn = match slot.descriptor.by_readiness() {
+        true => state.line.turn(),
+        false => state.turn(),
+    };
     drop(state);
     drop(left);
     if let Some(turn) = turn {
@@ -294,7 +292,10 @@ fn abandon(slot: &Arc<Slot>) {
 pub struct Run<'a> {
     slot: &'a Arc<Slot>,
     op: Option<Op>,
+    /// A driver that works by completion has it.
     submitted: bool,
+    /// The first step of a connect was taken.
+    begun: bool,
     /// Its place in the line, if it had to wait for its turn.
     number: u32,
 }
@@ -302,38 +303,45 @@ pub struct Run<'a> {
 impl Future for Run<'_> {
     type Output = (Completion, Op);
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.slot.descriptor.by_readiness() {
+            return self.poll_submitted(cx);
+        }
+        let run = &mut *self;
+        let op = run.op.as_mut().expect("polled after completion");
+        let place = Some(&mut run.number);
+        let result = ready!(poll_ready(
+            run.slot,
+            place,
+            For::Turn,
+            cx,
+            op,
+            &mut run.begun
+        ));
+        let op = run.op.take().expect("just used");
+        Poll::Ready((result, op))
+    }
+}
+
+impl Run<'_> {
+    /// Where the driver works by completion.
+    fn poll_submitted(&mut self, cx: &mut Context<'_>) -> Poll<(Completion, Op)> {
         ready!(budget::poll_remaining(cx));
         let slot = self.slot;
         let mut state = slot.lock();
         if !self.submitted {
             if !(state.is_idle() && state.line.is_turn_of(self.number)) {
-                if self.number == ANYONE {
-                    self.number = state.line.number();
-                }
-                let old = state.line.wait(self.number, cx.waker());
+                let old = state
+                    .line
+                    .wait(Some(&mut self.number), For::Turn, cx.waker());
                 drop(state);
                 drop(old);
                 return Poll::Pending;
             }
-            let left = match self.number {
-                ANYONE => None,
-                number => state.line.leave(number),
-            };
-            let mut op = self.op.take().expect("polled after completion");
-            // Under the lock: nobody's bytes come between the two halves of
-            // ours, if only the first half can be sent now.
-            if let Some(result) = send_now(slot, &mut op) {
-                let turn = state.turn();
-                drop(state);
-                drop(left);
-                if let Some(turn) = turn {
-                    turn.wake();
-                }
-                budget::spend();
-                return Poll::Ready((result, op));
-            }
-            state.start(op, true, here(slot));
+            let left = state.line.leave_again(&Some(&mut self.number));
+            let op = self.op.take().expect("polled after completion");
+            state.start(op, true, slot.here());
             drop(state);
             drop(left);
             self.submitted = true;

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::line::Line;
-use super::{Completion, Op, Yield};
+use super::readiness::Readiness;
+use super::{Completion, Interest, Op, Yield};
 use crate::descriptor::Descriptor;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -48,6 +49,9 @@ pub(crate) struct State {
     pub(super) owner: Option<Waker>,
     /// The operation in flight is one `Run`'s.
     owned: bool,
+    /// Where the driver works by readiness: what is known of which direction.
+    pub(super) readiness: Readiness,
+    pub(super) interest: Interest,
     /// Who waits for a completion of a subscription, or for a turn.
     pub(super) line: Line,
 }
@@ -66,9 +70,19 @@ impl Slot {
                 rest: VecDeque::new(),
                 owner: None,
                 owned: false,
+                readiness: Readiness::UNKNOWN,
+                interest: Interest::Read,
                 line: Line::default(),
             }),
         })
+    }
+
+    /// The worker of this thread, whose driver is the first to be asked.
+    /// (Another thread sends the operation to the descriptor's home, and says
+    /// so then.)
+    pub(super) fn here(&self) -> u32 {
+        let worker = self.descriptor.runtime().current_worker();
+        worker.map_or(u32::MAX, |index| index as u32)
     }
 
     #[inline]
@@ -147,9 +161,9 @@ impl State {
         self.op.take()
     }
 
-    /// The waker of the first in line, if the slot is free for it.
+    /// The waker of whose turn it is, if the slot is free for it.
     #[inline]
-    pub(super) fn turn(&self) -> Option<Waker> {
+    pub(super) fn turn(&mut self) -> Option<Waker> {
         if self.is_idle() {
             self.line.turn()
         } else {
@@ -177,6 +191,12 @@ impl State {
             _first: self.first.take(),
             _rest: std::mem::take(&mut self.rest),
         }
+    }
+
+    /// Marks a subscription to edges as unwanted, if it is in flight and is
+    /// not so marked yet: it has to be cancelled then.
+    pub(super) fn disarm(&mut self) -> bool {
+        self.phase == Phase::InFlight && !std::mem::replace(&mut self.abandoned, true)
     }
 
     /// The key to cancel by, if this worker's driver has named one already and
@@ -292,10 +312,21 @@ impl InFlight {
             return 0;
         }
         let waiting = state.push(completion);
-        let crowd = state.line.take();
+        let crowd = state.line.crowd();
         drop(state);
         crowd.wake();
         waiting
+    }
+
+    /// Tells of an edge of a subscription to [`Op::Edges`]. `exceptional`: of
+    /// more than data or room, as an end, an error or urgent data are.
+    #[inline]
+    pub fn edge(&self, exceptional: bool) {
+        let mut state = self.slot().lock();
+        state.readiness.event(exceptional);
+        let crowd = state.line.crowd();
+        drop(state);
+        crowd.wake();
     }
 
     /// Hands over the last completion: the kernel touches nothing any more.
@@ -322,7 +353,7 @@ impl InFlight {
             state.phase = Phase::Idle;
             op = state.op.take();
             unwanted = completion;
-        } else if matches!(state.op, Some(Op::Accept | Op::Recv)) {
+        } else if state.op.as_ref().is_some_and(Op::is_subscription) {
             state.phase = Phase::Idle;
             op = state.op.take();
             if let Some(completion) = completion {
@@ -338,7 +369,7 @@ impl InFlight {
         // One Run has its owner to be told; anything else is anyone's. If
         // nobody wants it, the slot is free for the first in line.
         let owner = state.owner.take();
-        let crowd = (!state.owned).then(|| state.line.take());
+        let crowd = (!state.owned).then(|| state.line.crowd());
         let turn = state.turn();
         drop(state);
         drop((op, unwanted));

@@ -89,7 +89,7 @@ impl Builder {
         let first = driver(0)?;
         let _ = handle.shared().driver.set(DriverFacts {
             name: first.name(),
-            nonblocking: first.nonblocking(),
+            by_readiness: first.by_readiness(),
         });
         let threads = start(&handle, driver, self.grace)?;
         Ok(Runtime {

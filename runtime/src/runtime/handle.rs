@@ -1,14 +1,13 @@
 //! A runtime as it is reached from anywhere, and the free functions.
 
 use std::future::Future;
-use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::shared::{DriverFacts, Shared};
+use crate::buf::Pool;
 use crate::color::{Color, ColorRef};
-use crate::descriptor::Descriptor;
 use crate::task::{JoinHandle, NewTask};
 use crate::worker::Worker;
 
@@ -31,6 +30,7 @@ impl Handle {
         })
     }
 
+    #[inline]
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
     }
@@ -99,36 +99,23 @@ impl Handle {
         self.0.workers.len()
     }
 
-    /// Whether descriptors of this runtime have to be non-blocking.
-    pub fn nonblocking(&self) -> bool {
-        self.facts().nonblocking
+    /// Whether the driver works by readiness: descriptors of this runtime have
+    /// to be non-blocking then, and blocking if it works by completion.
+    pub fn by_readiness(&self) -> bool {
+        self.facts().by_readiness
     }
 
     fn facts(&self) -> DriverFacts {
         *self.0.driver.get().expect("set when the runtime was made")
     }
 
-    /// `Driver::recv_now` of this thread's worker; `None` on other threads.
-    pub(crate) fn recv_now(
-        &self,
-        descriptor: &Descriptor,
-        buf: &mut [u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        Worker::with(|worker| {
-            let worker = worker.filter(|worker| worker.is_of(&self.0))?;
-            worker.recv_now(descriptor, buf)
-        })
-    }
-
-    /// `Driver::send_now` of this thread's worker; `None` on other threads.
-    pub(crate) fn send_now(
-        &self,
-        descriptor: &Descriptor,
-        data: &[u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        Worker::with(|worker| {
-            let worker = worker.filter(|worker| worker.is_of(&self.0))?;
-            worker.send_now(descriptor, data)
+    /// The receive buffers of this thread: its worker's, or those that all
+    /// threads of others share.
+    #[inline]
+    pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Arc<Pool>) -> R) -> R {
+        Worker::with(|worker| match worker.filter(|w| w.is_of(&self.0)) {
+            Some(worker) => f(worker.pool()),
+            None => f(self.0.pool()),
         })
     }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::handle::Handle;
-use crate::blocking::{Limits, Pool};
+use crate::blocking::{self, Limits};
+use crate::buf::Pool;
 use crate::color::{ColorRef, Kind, Table};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -20,10 +21,12 @@ pub(crate) struct Shared {
     pub(crate) sleepers: Sleepers,
     pub(crate) colors: Table,
     default_color: OnceLock<ColorRef>,
-    pub(super) blocking: Pool,
+    pub(super) blocking: blocking::Pool,
     /// Tasks spawned by no worker.
     foreign: Mutex<Foreign>,
     clock: Clock,
+    /// Where threads of other executors receive to; made when first asked for.
+    pool: OnceLock<Arc<Pool>>,
     /// Nothing can be spawned any more.
     pub(super) closing: AtomicBool,
     /// Workers whose tasks are all gone; see `worker::close`.
@@ -39,7 +42,7 @@ pub(crate) struct Shared {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DriverFacts {
     pub(super) name: &'static str,
-    pub(super) nonblocking: bool,
+    pub(super) by_readiness: bool,
 }
 
 pub(crate) struct Foreign {
@@ -56,12 +59,13 @@ impl Shared {
             sleepers: Sleepers::new(),
             colors: Table::new(),
             default_color: OnceLock::new(),
-            blocking: Pool::new(blocking),
+            blocking: blocking::Pool::new(blocking),
             foreign: Mutex::new(Foreign {
                 list: Owned::new(FOREIGN),
                 closed: false,
             }),
             clock: Clock::new(),
+            pool: OnceLock::new(),
             closing: AtomicBool::new(false),
             empty_workers: AtomicUsize::new(0),
             leaked: AtomicUsize::new(0),
@@ -80,6 +84,10 @@ impl Shared {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        self.pool.get_or_init(Pool::of_a_worker)
     }
 
     pub(crate) fn is_closing(&self) -> bool {

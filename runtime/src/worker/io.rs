@@ -2,12 +2,11 @@
 //! others asked by commands.
 
 use std::cell::RefMut;
-use std::io;
-use std::task::Poll;
+use std::sync::Arc;
 
 use super::command::Command;
 use super::local::Worker;
-use crate::descriptor::Descriptor;
+use crate::buf::Pool;
 use crate::driver::Driver;
 use crate::op::{InFlight, Slot};
 
@@ -45,23 +44,9 @@ impl Worker {
         }
     }
 
-    pub(crate) fn recv_now(
-        &self,
-        descriptor: &Descriptor,
-        buf: &mut [u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        self.driver.try_borrow_mut().ok()?.recv_now(descriptor, buf)
-    }
-
-    pub(crate) fn send_now(
-        &self,
-        descriptor: &Descriptor,
-        data: &[u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        self.driver
-            .try_borrow_mut()
-            .ok()?
-            .send_now(descriptor, data)
+    #[inline]
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        self.pool.get_or_init(Pool::of_a_worker)
     }
 
     pub(super) fn driver(&self) -> RefMut<'_, Box<dyn Driver>> {

@@ -4,17 +4,19 @@
 //! the driver its turn (sleeping if nothing is ready here and nothing can be
 //! stolen), fire timers. One enter of the kernel a turn.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::queue::BATCH;
 use super::shared::WorkerShared;
+use crate::buf::Pool;
 use crate::color::{ColorRef, Core};
 use crate::driver::Driver;
 use crate::runtime::{Handle, Shared};
@@ -51,6 +53,9 @@ pub(crate) struct Worker {
     /// Memory for commands and wakers, kept from turn to turn.
     pub(super) commands: RefCell<Vec<Command>>,
     wakers: RefCell<Vec<Waker>>,
+    /// Where receives go if the driver works by readiness; made when first
+    /// asked for.
+    pub(super) pool: OnceCell<Arc<Pool>>,
 }
 
 thread_local! {
@@ -88,6 +93,7 @@ impl Worker {
             entered: Cell::new(false),
             commands: RefCell::default(),
             wakers: RefCell::default(),
+            pool: OnceCell::new(),
         }
     }
 

@@ -216,7 +216,7 @@ impl TestDriver {
                 let socket = state.sockets.get_mut(&fd)?.pop_front()?;
                 Some((Ok(Yield::Socket(socket)), false))
             }
-            Op::Poll(_) => state
+            Op::Poll(_) | Op::Edges(_) => state
                 .ready
                 .remove(&fd)
                 .then_some((Ok(Yield::Done(0)), true)),
@@ -259,8 +259,8 @@ impl Driver for TestDriver {
         "test"
     }
 
-    fn nonblocking(&self) -> bool {
-        true
+    fn by_readiness(&self) -> bool {
+        false
     }
 
     fn submit(&mut self, op: InFlight) -> Result<(), InFlight> {

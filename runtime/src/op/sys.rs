@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use isochrome_runtime::op::Interest;
+use super::Interest;
 
+#[inline]
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         let result = call();
@@ -23,12 +24,13 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 }
 
 /// Whether an error means "wait".
-pub(crate) fn would_block(error: &io::Error) -> bool {
+#[inline]
+pub(super) fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// accept(2) on a socket that is non-blocking.
-pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
+pub(super) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no address is asked for.
     let call = || unsafe { libc::accept4(fd, ptr::null_mut(), ptr::null_mut(), flags) as isize };
@@ -42,7 +44,8 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
 /// # Safety
 ///
 /// `len` bytes can be written at `buf`, and nobody else touches them now.
-pub(crate) unsafe fn recv(fd: RawFd, buf: *mut u8, len: usize) -> io::Result<usize> {
+#[inline]
+pub(super) unsafe fn recv(fd: RawFd, buf: *mut u8, len: usize) -> io::Result<usize> {
     // SAFETY: handed on from the caller.
     retry(|| unsafe { libc::recv(fd, buf.cast(), len, libc::MSG_DONTWAIT) })
 }
@@ -52,7 +55,8 @@ pub(crate) unsafe fn recv(fd: RawFd, buf: *mut u8, len: usize) -> io::Result<usi
 /// # Safety
 ///
 /// `len` bytes can be read at `buf`, and nobody writes them now.
-pub(crate) unsafe fn send(fd: RawFd, buf: *const u8, len: usize) -> io::Result<usize> {
+#[inline]
+pub(super) unsafe fn send(fd: RawFd, buf: *const u8, len: usize) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: handed on from the caller.
     retry(|| unsafe { libc::send(fd, buf.cast(), len, flags) })
@@ -64,7 +68,7 @@ pub(crate) unsafe fn send(fd: RawFd, buf: *const u8, len: usize) -> io::Result<u
 /// # Safety
 ///
 /// `len` bytes can be read at `address`.
-pub(crate) unsafe fn connect(
+pub(super) unsafe fn connect(
     fd: RawFd,
     address: *const libc::sockaddr,
     len: libc::socklen_t,
@@ -79,32 +83,16 @@ pub(crate) unsafe fn connect(
     }
 }
 
-fn option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    let (to, level) = (&raw mut value, libc::SOL_SOCKET);
-    // SAFETY: `len` bytes are written to `value` at most.
-    if unsafe { libc::getsockopt(fd, level, name, to.cast(), &mut len) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(value)
-}
-
 /// The pending error of a socket, which is cleared: how a connect ended.
-pub(crate) fn take_error(fd: RawFd) -> io::Result<()> {
-    match option(fd, libc::SO_ERROR)? {
+pub(super) fn take_error(fd: RawFd) -> io::Result<()> {
+    match crate::descriptor::option(fd, libc::SO_ERROR)? {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
-/// Whether it is a TCP socket. Anything else, a pipe for one, is not.
-pub(crate) fn is_tcp(fd: RawFd) -> bool {
-    option(fd, libc::SO_PROTOCOL).is_ok_and(|p| p == libc::IPPROTO_TCP)
-}
-
 /// poll(2): whether the direction is ready at this moment.
-pub(crate) fn poll(fd: RawFd, interest: Interest) -> io::Result<bool> {
+pub(super) fn poll(fd: RawFd, interest: Interest) -> io::Result<bool> {
     let mut one = libc::pollfd {
         fd,
         events: match interest {

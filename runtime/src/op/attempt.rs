@@ -1,0 +1,154 @@
+//! One try of an operation: one system call, which does not block.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use super::readiness::Left;
+use super::{Address, Interest, sys};
+use crate::buf::{Lent, Pool, RecvBuf};
+
+/// What an attempt came to.
+#[derive(Debug)]
+#[must_use]
+pub(super) enum Attempt<T> {
+    /// The operation is complete.
+    Done(io::Result<T>, Left),
+    /// It got some way, which the operation remembers.
+    Progress(Left),
+    /// It has to wait for the next edge.
+    Blocked,
+}
+
+impl<T> Attempt<T> {
+    #[inline]
+    fn of(result: io::Result<(T, Left)>) -> Attempt<T> {
+        match result {
+            Ok((value, left)) => Attempt::Done(Ok(value), left),
+            Err(e) if sys::would_block(&e) => Attempt::Blocked,
+            // What else the next attempt meets is not known.
+            Err(e) => Attempt::Done(Err(e), Left::Unknown),
+        }
+    }
+}
+
+pub(super) fn accept(fd: RawFd) -> Attempt<OwnedFd> {
+    Attempt::of(sys::accept(fd).map(|fd| (fd, Left::Unknown)))
+}
+
+/// Receives into a buffer of the pool, or into one of its own if there is
+/// none: an empty pool is no reason to wait for whoever holds the leases.
+#[inline]
+pub(super) fn recv(fd: RawFd, pool: &Arc<Pool>) -> Attempt<RecvBuf> {
+    let size = pool.buffer_size();
+    let Some(id) = pool.take() else {
+        return recv_private(fd, size);
+    };
+    // SAFETY: a buffer has `size` bytes, and this one was just taken.
+    match unsafe { sys::recv(fd, pool.address(id).as_ptr(), size) } {
+        Ok(n) if n > 0 => {
+            // SAFETY: taken above, and given up here.
+            let lease = unsafe { pool.lease(id, n) };
+            Attempt::of(Ok((lease, left_to_read(n, size))))
+        }
+        nothing => {
+            pool.put(id);
+            Attempt::of(nothing.map(|_| (RecvBuf::empty(), Left::Unknown)))
+        }
+    }
+}
+
+#[cold]
+fn recv_private(fd: RawFd, size: usize) -> Attempt<RecvBuf> {
+    let mut data = Vec::with_capacity(size);
+    // SAFETY: so much was reserved.
+    let received = unsafe { sys::recv(fd, data.as_mut_ptr(), size) };
+    Attempt::of(received.map(|n| {
+        // SAFETY: the kernel wrote `n` bytes.
+        unsafe { data.set_len(n) };
+        (RecvBuf::private(data), left_to_read(n, size))
+    }))
+}
+
+#[inline]
+pub(super) fn recv_into(fd: RawFd, buf: &mut [u8]) -> Attempt<usize> {
+    let len = buf.len();
+    // SAFETY: the slice is borrowed for this call, in which the kernel writes
+    // and after which it knows nothing of it.
+    let received = unsafe { sys::recv(fd, buf.as_mut_ptr(), len) };
+    Attempt::of(received.map(|n| (n, left_to_read(n, len))))
+}
+
+/// Sends what is left of `data` from `from` on; yields how much of it is sent
+/// by now if that is `all`, or just what this call sent.
+#[inline]
+pub(super) fn send(fd: RawFd, data: &Lent, from: &mut usize, all: bool) -> Attempt<usize> {
+    let rest = &data.bytes()[(*from).min(data.len())..];
+    // SAFETY: the slice is borrowed for this call, in which the kernel reads.
+    let sent = match unsafe { sys::send(fd, rest.as_ptr(), rest.len()) } {
+        Ok(sent) => sent,
+        Err(e) => return Attempt::of(Err(e)),
+    };
+    let left = left(sent, rest.len());
+    *from += sent;
+    // Nothing sent of something is no progress, and not worth a loop.
+    if !all || sent == rest.len() || sent == 0 {
+        let count = if all { *from } else { sent };
+        return Attempt::Done(Ok(count), left);
+    }
+    Attempt::Progress(left)
+}
+
+/// Begins to connect, or looks how far it got.
+pub(super) fn connect(fd: RawFd, address: &Address, begun: &mut bool) -> Attempt<()> {
+    let result = if *begun {
+        // Not connect(2) once more: it would begin another attempt, or answer
+        // EISCONN. And no edge alone: it may be older than the attempt.
+        match sys::poll(fd, Interest::Write) {
+            Ok(false) => return Attempt::Blocked,
+            Ok(true) => sys::take_error(fd),
+            Err(e) => Err(e),
+        }
+    } else {
+        *begun = true;
+        // SAFETY: the address is borrowed for this call.
+        match unsafe { sys::connect(fd, address.as_ptr(), address.size()) } {
+            Ok(true) => Ok(()),
+            Ok(false) => return Attempt::Blocked,
+            // EAGAIN among them, which a local socket with a full backlog
+            // answers: there is no event to wait for.
+            Err(e) => Err(e),
+        }
+    };
+    Attempt::Done(result, Left::Unknown)
+}
+
+/// An edge alone would not do: the user may have drained the descriptor since,
+/// or not quite, with system calls that nobody here saw. poll(2) costs what an
+/// EAGAIN does.
+pub(super) fn poll(fd: RawFd, interest: Interest) -> Attempt<()> {
+    match sys::poll(fd, interest) {
+        Ok(false) => Attempt::Blocked,
+        Ok(true) => Attempt::Done(Ok(()), Left::Unknown),
+        Err(e) => Attempt::Done(Err(e), Left::Unknown),
+    }
+}
+
+#[inline]
+fn left(moved: usize, of: usize) -> Left {
+    if moved < of {
+        Left::Short
+    } else {
+        Left::Unknown
+    }
+}
+
+/// After a read: the end of a stream is there for the next one too.
+#[inline]
+fn left_to_read(received: usize, of: usize) -> Left {
+    if received == 0 {
+        Left::Unknown
+    } else {
+        left(received, of)
+    }
+}

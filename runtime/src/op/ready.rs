@@ -1,0 +1,158 @@
+//! Operations where the driver works by readiness: the asking side tries, on
+//! whatever thread it is, and waits for an edge when there is nothing to do.
+//!
+//! The driver is asked for one thing only, and once in a socket's life: to
+//! tell of edges ([`Op::Edges`]).
+//!
+//! # Rules
+//!
+//! 1. **Try first.** A descriptor is registered when one of its operations has
+//!    to wait for the first time: a system call that would have succeeded
+//!    tells more than a registration. Nothing is missed in between, because
+//!    the registration itself reports what is ready at that moment.
+//! 2. **Under the lock.** Attempts are made with the slot locked, so that
+//!    nobody's bytes come between the two halves of another's, and edges are
+//!    delivered under it (rule 4 in `op::readiness`).
+//! 3. **Waiting owns no buffer.** One is taken from the pool for an attempt to
+//!    receive, and leaves it only with data inside.
+//! 4. **An attempt series is bounded.** Who has had a share of attempts and
+//!    could go on keeps the place and yields.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::attempt::Attempt;
+use super::line::{ANYONE, For, Place, number};
+use super::readiness::Readiness;
+use super::slot::{Slot, State};
+use super::{Interest, Op};
+use crate::budget;
+use crate::worker::Worker;
+
+/// Attempts of one operation before others have their turn. From thin air:
+/// enough that the rest of a turn costs less than the calls.
+const SHARE: usize = 32;
+
+/// Carries an operation out by `attempt`, for a user with this place in the
+/// line, or with none.
+#[inline]
+pub(super) fn poll<T>(
+    slot: &Arc<Slot>,
+    place: Place<'_>,
+    what: For,
+    interest: Interest,
+    cx: &mut Context<'_>,
+    mut attempt: impl FnMut(RawFd) -> Attempt<T>,
+) -> Poll<io::Result<T>> {
+    ready!(budget::poll_remaining(cx));
+    if slot.descriptor.runtime().shared().is_closing() {
+        // As where the driver works by completion, which it would not do.
+        return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+    }
+    let fd = slot.descriptor.as_raw_fd();
+    let tcp = slot.descriptor.is_tcp();
+    let mut state = slot.lock();
+    // Who waits again for anything goes to the end of the line.
+    let left = match what {
+        For::Any => state.line.leave_again(&place),
+        For::Turn => None,
+    };
+    let mut yields = false;
+    let done = loop {
+        // The subscription ended: it could not be made, or the driver did.
+        if let Some(Err(e)) = state.pop() {
+            break Some(Err(e));
+        }
+        if !state.is_for(interest) {
+            // The edges of the other direction end first.
+            if state.disarm() {
+                drop(state);
+                slot.descriptor.runtime().cancel(slot);
+                state = slot.lock();
+                continue;
+            }
+            break None;
+        }
+        if what == For::Turn && !state.line.is_turn_of(number(&place)) {
+            break None;
+        }
+        let tried = state.try_share(tcp, || attempt(fd));
+        if tried.is_some() {
+            break tried;
+        }
+        yields = state.readiness.is_ready();
+        if yields || !state.is_idle() {
+            // Rule 4; or armed: an edge will come.
+            break None;
+        }
+        state.start(Op::Edges(interest), false, slot.here());
+        drop(state);
+        slot.descriptor.runtime().submit(slot);
+        state = slot.lock();
+    };
+    let Some(result) = done else {
+        let old = state.line.wait(place, what, cx.waker());
+        drop(state);
+        drop((left, old));
+        if yields {
+            Worker::wake_after_driver(cx.waker());
+        }
+        return Poll::Pending;
+    };
+    let turn = match what {
+        For::Any => None,
+        For::Turn => Some((state.line.leave(number(&place)), state.line.turn())),
+    };
+    drop(state);
+    // Out of the line, so that there is nothing to leave.
+    if let Some(number) = place {
+        *number = ANYONE;
+    }
+    drop(left);
+    if let Some((left, turn)) = turn {
+        drop(left);
+        if let Some(turn) = turn {
+            turn.wake();
+        }
+    }
+    budget::spend();
+    Poll::Ready(result)
+}
+
+impl State {
+    /// Whether what is known is known of this direction. A slot that waits for
+    /// nothing changes over.
+    #[inline]
+    fn is_for(&mut self, interest: Interest) -> bool {
+        if self.interest != interest && self.is_idle() {
+            self.interest = interest;
+            self.readiness = Readiness::UNKNOWN;
+        }
+        self.interest == interest
+    }
+
+    /// A share of attempts, as long as the direction is ready.
+    #[inline]
+    fn try_share<T>(
+        &mut self,
+        tcp: bool,
+        mut attempt: impl FnMut() -> Attempt<T>,
+    ) -> Option<io::Result<T>> {
+        for _ in 0..SHARE {
+            if !self.readiness.is_ready() {
+                return None;
+            }
+            match attempt() {
+                Attempt::Done(result, left) => {
+                    self.readiness.used(left, tcp);
+                    return Some(result);
+                }
+                Attempt::Progress(left) => self.readiness.used(left, tcp),
+                Attempt::Blocked => self.readiness.blocked(),
+            }
+        }
+        None
+    }
+}
