@@ -6,11 +6,11 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, RecvBuf};
-use isochrome_runtime::op::{Address, Completion, Op, Port, Yield};
+use isochrome_runtime::op::{Address, Op, Port, Yield};
 use isochrome_runtime::{Descriptor, Handle};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -86,7 +86,7 @@ impl TcpStream {
     /// What recv(2) answers; a reset, mostly.
     pub fn recv(&self) -> impl Future<Output = io::Result<RecvBuf>> + Send + '_ {
         let mut waiter = self.recv.waiter();
-        poll_fn(move |cx| poll_lease(|| waiter.poll_next(cx, || Op::Recv)))
+        poll_fn(move |cx| waiter.poll_lease(cx))
     }
 
     /// The poll form of [`recv`](TcpStream::recv), for a single receiver: only
@@ -96,7 +96,7 @@ impl TcpStream {
     ///
     /// As for `recv`.
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
-        poll_lease(|| self.recv.poll_next(cx, || Op::Recv))
+        self.recv.poll_lease(cx)
     }
 
     /// Reads into borrowed memory, and returns how many bytes: straight into
@@ -181,9 +181,15 @@ impl TcpStream {
         (result, buf)
     }
 
+    #[inline]
     async fn transmit<B: IoBuf>(&self, buf: B, all: bool) -> (io::Result<usize>, B) {
         if buf.bytes().is_empty() {
             return (Ok(0), buf);
+        }
+        if self.send.descriptor().by_readiness() {
+            let (mut waiter, mut from) = (self.send.waiter(), 0);
+            let sent = poll_fn(|cx| waiter.poll_send(cx, buf.bytes(), &mut from, all));
+            return (sent.await, buf);
         }
         let data = Lent::new(buf);
         let op = Op::Send { data, from: 0, all };
@@ -260,16 +266,6 @@ impl TcpStream {
 
     fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.recv.descriptor())
-    }
-}
-
-/// Polls until there is a lease: a readiness that a `read` waited for, and
-/// gave up, is no data.
-fn poll_lease(mut next: impl FnMut() -> Poll<Completion>) -> Poll<io::Result<RecvBuf>> {
-    loop {
-        if let Yield::Buf(buf) = ready!(next())? {
-            return Poll::Ready(Ok(buf));
-        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Descriptor {
 
     /// Whether the runtime's driver works by readiness.
     #[inline]
-    pub(crate) fn by_readiness(&self) -> bool {
+    pub fn by_readiness(&self) -> bool {
         self.by_readiness
     }
 

@@ -29,7 +29,6 @@ mod worker;
 mod blocking;
 #[cfg(not(all(test, loom)))]
 mod budget;
-#[cfg(not(all(test, loom)))]
 pub mod buf;
 #[cfg(not(all(test, loom)))]
 mod descriptor;

@@ -7,11 +7,17 @@
 //!   the last completion.
 //! * [`Pool`]: where leases come from; used by drivers.
 
+mod free;
+#[cfg(not(all(test, loom)))]
 mod lent;
+#[cfg(not(all(test, loom)))]
 mod pool;
 
-pub use lent::Lent;
-pub use pool::{Pool, RecvBuf};
+#[cfg(not(all(test, loom)))]
+pub use {
+    lent::Lent,
+    pool::{Pool, RecvBuf},
+};
 
 use std::sync::Arc;
 

@@ -16,8 +16,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::free::Free;
 use super::{IoBuf, IoBufMut};
-use crate::sync::Mutex;
 
 /// Receive buffers of one size, in one piece of memory.
 pub struct Pool {
@@ -25,9 +25,7 @@ pub struct Pool {
     layout: Layout,
     size: usize,
     count: u16,
-    /// Numbers of the buffers that nobody has. Locked for a push or a pop; a
-    /// worker and the tasks of its own colors do so on one thread.
-    free: Mutex<Vec<u16>>,
+    free: Free,
 }
 
 // SAFETY: the memory belongs to the pool, and by rule 1 each buffer in it is
@@ -70,12 +68,12 @@ impl Pool {
             layout,
             size,
             count,
-            // The last one is taken first: start with the lowest number.
-            free: Mutex::new((0..count).rev().collect()),
+            free: Free::full(count),
         })
     }
 
     /// The size of each buffer in bytes.
+    #[inline]
     pub fn buffer_size(&self) -> usize {
         self.size
     }
@@ -85,9 +83,9 @@ impl Pool {
         self.count
     }
 
-    /// How many are free at this moment.
+    /// How many are free, if nobody takes or gives any meanwhile.
     pub fn free_count(&self) -> usize {
-        self.free.lock().unwrap().len()
+        self.free.count()
     }
 
     /// Where buffer `id` begins. The bytes may be touched by who has it.
@@ -95,6 +93,7 @@ impl Pool {
     /// # Panics
     ///
     /// If there is no such buffer.
+    #[inline]
     pub fn address(&self, id: u16) -> NonNull<u8> {
         assert!(id < self.count, "no such buffer");
         // SAFETY: in range by the assertion.
@@ -102,20 +101,21 @@ impl Pool {
     }
 
     /// Takes one free buffer, the most recently used first.
+    #[inline]
     pub fn take(&self) -> Option<u16> {
-        self.free.lock().unwrap().pop()
+        self.free.pop()
     }
 
     /// Hands every free buffer to `each`.
     pub fn take_all(&self, each: impl FnMut(u16)) {
-        let mut free = self.free.lock().unwrap();
-        free.drain(..).for_each(each);
+        self.free.take_all(each);
     }
 
     /// Gives a buffer back that [`take`](Pool::take) gave out.
+    #[inline]
     pub fn put(&self, id: u16) {
         debug_assert!(id < self.count);
-        self.free.lock().unwrap().push(id);
+        self.free.push(id);
     }
 
     /// Makes a lease of a buffer in which the first `len` bytes were written.
@@ -127,6 +127,7 @@ impl Pool {
     /// # Panics
     ///
     /// If `len` is more than a buffer holds.
+    #[inline]
     pub unsafe fn lease(self: &Arc<Pool>, id: u16, len: usize) -> RecvBuf {
         assert!(len <= self.size);
         RecvBuf {
@@ -242,6 +243,7 @@ impl RecvBuf {
 impl Deref for RecvBuf {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: `len` bytes from `ptr` were written, belong to this lease
         // (rule 1) and live as long as `owner`; for an empty one the pointer
@@ -266,6 +268,7 @@ impl AsRef<[u8]> for RecvBuf {
 // SAFETY: the bytes lie in the pool or on the heap and do not move with the
 // lease.
 unsafe impl IoBuf for RecvBuf {
+    #[inline]
     fn bytes(&self) -> &[u8] {
         self
     }
@@ -279,6 +282,7 @@ unsafe impl IoBufMut for RecvBuf {
 }
 
 impl Drop for RecvBuf {
+    #[inline]
     fn drop(&mut self) {
         if let Owner::Pool(pool) = &self.owner {
             pool.put(self.id);

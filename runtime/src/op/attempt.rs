@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::readiness::Left;
 use super::{Address, Interest, sys};
-use crate::buf::{Lent, Pool, RecvBuf};
+use crate::buf::{Pool, RecvBuf};
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -82,8 +82,8 @@ pub(super) fn recv_into(fd: RawFd, buf: &mut [u8]) -> Attempt<usize> {
 /// Sends what is left of `data` from `from` on; yields how much of it is sent
 /// by now if that is `all`, or just what this call sent.
 #[inline]
-pub(super) fn send(fd: RawFd, data: &Lent, from: &mut usize, all: bool) -> Attempt<usize> {
-    let rest = &data.bytes()[(*from).min(data.len())..];
+pub(super) fn send(fd: RawFd, data: &[u8], from: &mut usize, all: bool) -> Attempt<usize> {
+    let rest = &data[(*from).min(data.len())..];
     // SAFETY: the slice is borrowed for this call, in which the kernel reads.
     let sent = match unsafe { sys::send(fd, rest.as_ptr(), rest.len()) } {
         Ok(sent) => sent,

@@ -122,6 +122,23 @@ impl Line {
         self.first.iter_mut().chain(rest)
     }
 
+    /// Leaves the line if nobody else is in it; `None` if somebody is. What is
+    /// returned is to be dropped outside of the lock, and nearly never there:
+    /// the waker of one who polls without having been woken.
+    #[inline]
+    pub(super) fn leave_alone(&mut self, number: u32) -> Option<Option<Waker>> {
+        let Some(first) = &mut self.first else {
+            return Some(None);
+        };
+        let others = self.rest.as_ref().is_some_and(|rest| !rest.is_empty());
+        if first.number != number || others {
+            return None;
+        }
+        let waker = first.waker.take();
+        self.first = None;
+        Some(waker)
+    }
+
     /// Nobody who waits for a turn came before this place.
     #[inline]
     pub(super) fn is_turn_of(&mut self, number: u32) -> bool {

@@ -3,16 +3,18 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::attempt;
+use super::attempt::{self, Attempt};
 use super::line::{ANYONE, For, Place};
 use super::ready;
 use super::slot::{Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
+use crate::buf::RecvBuf;
 use crate::descriptor::Descriptor;
 
 /// A place for one operation at a time on one descriptor.
@@ -36,6 +38,7 @@ impl Port {
     }
 
     /// The descriptor that it operates on.
+    #[inline]
     pub fn descriptor(&self) -> &Arc<Descriptor> {
         &self.slot.descriptor
     }
@@ -57,6 +60,7 @@ impl Port {
     }
 
     /// A place to wait at, for one of several users of a subscription.
+    #[inline]
     pub fn waiter(&self) -> Waiter<'_> {
         Waiter {
             slot: &self.slot,
@@ -66,8 +70,16 @@ impl Port {
 
     /// As [`Waiter::poll_next`], for a single user: only the last waker is
     /// kept.
+    #[inline]
     pub fn poll_next(&self, cx: &mut Context<'_>, op: impl Fn() -> Op) -> Poll<Completion> {
         poll_next(&self.slot, None, cx, op)
+    }
+
+    /// As [`Waiter::poll_lease`], for a single user: only the last waker is
+    /// kept.
+    #[inline]
+    pub fn poll_lease(&self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
+        poll_lease(&self.slot, None, cx)
     }
 
     /// As [`Waiter::poll_recv`], for a single user: only the last waker is
@@ -99,8 +111,20 @@ pub struct Waiter<'a> {
 impl Waiter<'_> {
     /// The next completion of a subscription, or of a readiness poll. If
     /// nothing is in flight, `op` is submitted.
+    #[inline]
     pub fn poll_next(&mut self, cx: &mut Context<'_>, op: impl Fn() -> Op) -> Poll<Completion> {
         poll_next(self.slot, Some(&mut self.number), cx, op)
+    }
+
+    /// Receives into a buffer of the runtime's, taken when data is there
+    /// ([`Op::Recv`]). An empty lease is the end.
+    ///
+    /// # Errors
+    ///
+    /// What the receive answers.
+    #[inline]
+    pub fn poll_lease(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
+        poll_lease(self.slot, Some(&mut self.number), cx)
     }
 
     /// Receives into borrowed memory, and says how much: straight into it if
@@ -111,12 +135,45 @@ impl Waiter<'_> {
     /// # Errors
     ///
     /// What the receive answers.
+    #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         poll_recv(self.slot, Some(&mut self.number), cx, buf)
+    }
+
+    /// Sends borrowed bytes, from number `from` on, which moves along: some of
+    /// them, or `all`. Returns how many were sent: by this call, or `from` if
+    /// it is `all`. Senders take turns in the order of their first polls, and
+    /// nobody's bytes come between those of one.
+    ///
+    /// Only where the driver works by readiness
+    /// ([`Descriptor::by_readiness`]): one that works by completion has to be
+    /// lent them ([`Port::run`], [`Op::Send`]).
+    ///
+    /// Giving up loses knowledge: any prefix may have been sent.
+    ///
+    /// # Errors
+    ///
+    /// What send(2) answers; [`io::ErrorKind::Unsupported`] where the driver
+    /// works by completion.
+    #[inline]
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        from: &mut usize,
+        all: bool,
+    ) -> Poll<io::Result<usize>> {
+        if !self.slot.descriptor.by_readiness() {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        }
+        let place = Some(&mut self.number);
+        let send = |fd| attempt::send(fd, data, from, all);
+        ready::poll(self.slot, place, For::Turn, Interest::Write, cx, send)
     }
 }
 
 impl Drop for Waiter<'_> {
+    #[inline]
     fn drop(&mut self) {
         leave(self.slot, self.number);
     }
@@ -125,6 +182,36 @@ impl Drop for Waiter<'_> {
 impl fmt::Debug for Waiter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Waiter").field(&self.number).finish()
+    }
+}
+
+#[inline]
+fn poll_lease(
+    slot: &Arc<Slot>,
+    mut place: Place<'_>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<RecvBuf>> {
+    if slot.descriptor.by_readiness() {
+        return ready::poll(slot, place, For::Any, Interest::Read, cx, recv(slot));
+    }
+    loop {
+        ready!(budget::poll_remaining(cx));
+        let next = |state: &mut State| state.pop();
+        // Anything else is of another operation, that was given up.
+        if let Yield::Buf(lease) =
+            ready!(poll_take(slot, place.as_deref_mut(), cx, || Op::Recv, next))?
+        {
+            return Poll::Ready(Ok(lease));
+        }
+    }
+}
+
+/// The attempt to receive into a buffer of this thread's.
+#[inline]
+fn recv(slot: &Arc<Slot>) -> impl Fn(RawFd) -> Attempt<RecvBuf> {
+    |fd| {
+        let runtime = slot.descriptor.runtime();
+        runtime.with_pool(|pool| attempt::recv(fd, pool))
     }
 }
 
@@ -181,15 +268,9 @@ fn poll_ready(
 ) -> Poll<Completion> {
     let interest = op.interest();
     match op {
-        Op::Recv => {
-            let recv = |fd| {
-                let runtime = slot.descriptor.runtime();
-                runtime.with_pool(|pool| attempt::recv(fd, pool))
-            };
-            ready::poll(slot, place, what, interest, cx, recv).map_ok(Yield::Buf)
-        }
+        Op::Recv => ready::poll(slot, place, what, interest, cx, recv(slot)).map_ok(Yield::Buf),
         Op::Send { data, from, all } => {
-            let send = |fd| attempt::send(fd, data, from, *all);
+            let send = |fd| attempt::send(fd, data.bytes(), from, *all);
             ready::poll(slot, place, what, interest, cx, send).map_ok(Yield::Done)
         }
         Op::Accept => {
@@ -255,10 +336,14 @@ fn poll_take<T>(
 }
 
 /// Gives a place in the line up, and the turn with it.
+#[inline]
 fn leave(slot: &Slot, number: u32) {
-    if number == ANYONE {
-        return;
+    if number != ANYONE {
+        leave_line(slot, number);
     }
+}
+
+fn leave_line(slot: &Slot, number: u32) {
     let mut state = slot.lock();
     let left = state.line.leave(number);
     let turn = match slot.descriptor.by_readiness() {

@@ -48,17 +48,31 @@ pub(super) fn poll<T>(
 ) -> Poll<io::Result<T>> {
     ready!(budget::poll_remaining(cx));
     if slot.descriptor.runtime().shared().is_closing() {
-        // As where the driver works by completion, which it would not do.
-        return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+        return Poll::Ready(Err(ended()));
     }
     let fd = slot.descriptor.as_raw_fd();
     let tcp = slot.descriptor.is_tcp();
     let mut state = slot.lock();
+    // Nothing but a system call in the common case.
+    let mut left = None;
+    if state.may_try(interest) {
+        left = state.line.leave_alone(number(&place));
+        if left.is_some() {
+            if let Some(result) = state.try_once(tcp, || attempt(fd)) {
+                drop(state);
+                drop(left);
+                if let Some(number) = place {
+                    *number = ANYONE;
+                }
+                budget::spend();
+                return Poll::Ready(result);
+            }
+        }
+    }
     // Who waits again for anything goes to the end of the line.
-    let left = match what {
-        For::Any => state.line.leave_again(&place),
-        For::Turn => None,
-    };
+    if what == For::Any && left.is_none() {
+        left = state.line.leave_again(&place);
+    }
     let mut yields = false;
     let done = loop {
         // The subscription ended: it could not be made, or the driver did.
@@ -121,7 +135,37 @@ pub(super) fn poll<T>(
     Poll::Ready(result)
 }
 
+/// As where the driver works by completion, and has ended.
+#[cold]
+fn ended() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECANCELED)
+}
+
 impl State {
+    /// Whether this direction is ready, and nothing else is to be seen to.
+    #[inline]
+    fn may_try(&self, interest: Interest) -> bool {
+        self.interest == interest && self.readiness.is_ready() && !self.has_completions()
+    }
+
+    /// One attempt.
+    #[inline]
+    fn try_once<T>(
+        &mut self,
+        tcp: bool,
+        attempt: impl FnOnce() -> Attempt<T>,
+    ) -> Option<io::Result<T>> {
+        match attempt() {
+            Attempt::Done(result, left) => {
+                self.readiness.used(left, tcp);
+                return Some(result);
+            }
+            Attempt::Progress(left) => self.readiness.used(left, tcp),
+            Attempt::Blocked => self.readiness.blocked(),
+        }
+        None
+    }
+
     /// Whether what is known is known of this direction. A slot that waits for
     /// nothing changes over.
     #[inline]
@@ -144,13 +188,9 @@ impl State {
             if !self.readiness.is_ready() {
                 return None;
             }
-            match attempt() {
-                Attempt::Done(result, left) => {
-                    self.readiness.used(left, tcp);
-                    return Some(result);
-                }
-                Attempt::Progress(left) => self.readiness.used(left, tcp),
-                Attempt::Blocked => self.readiness.blocked(),
+            let tried = self.try_once(tcp, &mut attempt);
+            if tried.is_some() {
+                return tried;
             }
         }
         None

@@ -138,6 +138,12 @@ impl State {
         1 + self.rest.len()
     }
 
+    /// Something waits to be taken.
+    #[inline]
+    pub(super) fn has_completions(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// Nothing is in flight, and nothing waits to be taken.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {

@@ -90,6 +90,7 @@ impl Shared {
         self.pool.get_or_init(Pool::of_a_worker)
     }
 
+    #[inline]
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
