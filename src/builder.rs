@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use isochrome_proactor::Proactor;
 use isochrome_reactor::Reactor;
-use isochrome_runtime::Background;
 use isochrome_runtime::driver::Driver;
+use isochrome_runtime::{Background, Placement};
 
 /// Chooses the driver where the program does not.
 const VARIABLE: &str = "ISOCHROME_DRIVER";
@@ -100,6 +100,21 @@ impl Builder {
     /// said.
     pub fn shutdown_grace(mut self, grace: Duration) -> Builder {
         self.runtime = self.runtime.shutdown_grace(grace);
+        self
+    }
+
+    /// Where colors start that are made on a worker; [`Placement::Here`] if not
+    /// said. With [`Placement::RoundRobin`] one task that accepts connections
+    /// and gives each a color of its own hands them out to all workers.
+    pub fn placement(mut self, placement: Placement) -> Builder {
+        self.runtime = self.runtime.placement(placement);
+        self
+    }
+
+    /// Whether a worker with nothing to do takes ready colors from others; it
+    /// does if not said. See [`isochrome_runtime::Builder::stealing`].
+    pub fn stealing(mut self, stealing: bool) -> Builder {
+        self.runtime = self.runtime.stealing(stealing);
         self
     }
 

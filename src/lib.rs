@@ -11,14 +11,14 @@
 //!
 //! ```no_run
 //! use isochrome::net::{TcpListener, TcpStream};
-//! use isochrome::{Color, Runtime};
+//! use isochrome::{Runtime, spawn_apart};
 //!
 //! fn main() -> std::io::Result<()> {
 //!     Runtime::new()?.block_on(async {
 //!         let listener = TcpListener::bind("127.0.0.1:7777").await?;
 //!         loop {
 //!             let (stream, _) = listener.accept().await?;
-//!             drop(Color::new().spawn(echo(stream)));
+//!             drop(spawn_apart(echo(stream)));
 //!         }
 //!     })
 //! }
@@ -46,7 +46,8 @@ mod builder;
 
 pub use builder::{Builder, DriverChoice, Runtime};
 pub use isochrome_runtime::{
-    AbortHandle, Background, Color, Handle, JoinError, JoinHandle, spawn, spawn_blocking, yield_now,
+    AbortHandle, Background, Color, Handle, JoinError, JoinHandle, spawn, spawn_apart,
+    spawn_blocking, yield_now,
 };
 
 /// Sockets and names.

@@ -34,7 +34,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum, value_parser};
 use isochrome::net::{TcpListener, TcpStream};
 use isochrome::time::{sleep, timeout};
-use isochrome::{Color, Runtime, spawn};
+use isochrome::{Runtime, spawn, spawn_apart};
 
 use common::cli::{self, Driver};
 use common::limits::raise_descriptor_limit;
@@ -176,7 +176,7 @@ async fn accept(args: &Args, listener: &TcpListener, house: &House, terms: &Term
 /// Lets a connection run, detached: its ticket tells when it is over.
 fn start(coloring: Coloring, connection: impl Future<Output = ()> + Send + 'static) {
     drop(match coloring {
-        Coloring::Connection => Color::new().spawn(connection),
+        Coloring::Connection => spawn_apart(connection),
         Coloring::Default => spawn(connection),
     });
 }

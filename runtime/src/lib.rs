@@ -47,6 +47,9 @@ pub mod time;
 pub use {
     color::Color,
     descriptor::Descriptor,
-    runtime::{Background, Builder, Handle, Runtime, spawn, spawn_blocking, yield_now},
+    runtime::{
+        Background, Builder, Handle, Placement, Runtime, spawn, spawn_apart, spawn_blocking,
+        spawn_local, yield_now,
+    },
     task::{AbortHandle, JoinError, JoinHandle},
 };

@@ -1,42 +1,73 @@
 //! The shared part of a color.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::ready::{Linked, Ready};
+use super::refs::Refs;
 use crate::runtime::{Handle, Shared};
-use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
-use crate::task::Header;
+use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, Ordering};
+use crate::task::{Header, TaskRef};
 use crate::worker::Worker;
 
 /// What a color is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Kind {
     /// The default color of its runtime: pinned to worker 0, and not counted
     /// among the owners of the runtime, which owns it.
     Default,
     /// Made by `Color::new`.
     Unnamed,
-    /// The color with this number.
-    Number(u64),
+    /// Made by `Color::pinned`: stays with its home.
+    Pinned,
+    /// The color with a number, which is in the extension.
+    Numbered,
+    /// In the block of the task that it was made for.
+    Apart,
+    /// As `Apart`, and stays with its home.
+    ApartPinned,
+}
+
+impl Kind {
+    fn is_apart(self) -> bool {
+        matches!(self, Kind::Apart | Kind::ApartPinned)
+    }
+
+    fn is_pinned(self) -> bool {
+        matches!(self, Kind::Default | Kind::Pinned | Kind::ApartPinned)
+    }
 }
 
 pub(crate) struct Core {
     pub(crate) ready: Ready<Header>,
     /// For run queues and inboxes.
     link: AtomicPtr<Core>,
-    refs: AtomicU32,
+    /// Counted among its owners as long as there is a reference, but by the
+    /// default color.
+    runtime: NonNull<Shared>,
+    extension: Option<Box<Extension>>,
+    refs: Refs,
     /// The worker that wakes send it to. Written by its runner.
-    home: AtomicU32,
+    home: AtomicU16,
     /// Turns in a row on another worker than home. Written by its runner.
     away: AtomicU8,
     kind: Kind,
-    runtime: NonNull<Shared>,
 }
 
-// SAFETY: `runtime` is an `Arc` taken apart, or the owner of this very color
-// (`Kind::Default`); the rest is Sync by itself.
+/// What only few colors have, so that the others are small.
+struct Extension {
+    number: u64,
+}
+
+// A promise to those who have millions of them.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Core>() <= 64);
+
+// SAFETY: `Shared` is Sync, and see `Core::shared` for how long it lives; the
+// rest is Sync by itself.
 unsafe impl Send for Core {}
 // SAFETY: as above.
 unsafe impl Sync for Core {}
@@ -53,7 +84,7 @@ impl Core {
     }
 
     pub(crate) fn is_pinned(&self) -> bool {
-        self.kind == Kind::Default
+        self.kind.is_pinned()
     }
 
     pub(crate) fn home(&self) -> usize {
@@ -69,20 +100,48 @@ impl Core {
             self.away.load(Ordering::Relaxed) + 1
         };
         if away >= 2 {
-            self.home.store(worker as u32, Ordering::Relaxed);
+            self.home.store(worker as u16, Ordering::Relaxed);
         }
         self.away.store(away % 2, Ordering::Relaxed);
     }
 
     pub(crate) fn shared(&self) -> &Shared {
-        // SAFETY: an owned `Arc` keeps it alive. For the default color it is
-        // the runtime that owns it: it is asked only on behalf of live tasks,
-        // and those are gone before the runtime is.
+        // SAFETY: a counted reference to the color keeps it alive. Otherwise
+        // (the default color, or one that only its own task has) it is asked
+        // on behalf of live tasks, and those are gone before the runtime is.
         unsafe { self.runtime.as_ref() }
     }
 
-    pub(super) fn count(&self) -> &AtomicU32 {
+    pub(super) fn refs(&self) -> &Refs {
         &self.refs
+    }
+
+    pub(super) fn number(&self) -> Option<u64> {
+        self.extension.as_ref().map(|extension| extension.number)
+    }
+
+    fn new(runtime: &Handle, kind: Kind, home: usize, refs: u32) -> Core {
+        Core {
+            ready: Ready::new(),
+            link: AtomicPtr::new(std::ptr::null_mut()),
+            runtime: runtime.as_ptr(),
+            extension: None,
+            refs: Refs::new(refs),
+            home: AtomicU16::new(home as u16),
+            // The first run elsewhere moves home.
+            away: AtomicU8::new(1),
+            kind,
+        }
+    }
+
+    /// A color for the block of a task.
+    pub(crate) fn apart(runtime: &Handle, pinned: bool, home: usize) -> Core {
+        let kind = if pinned {
+            Kind::ApartPinned
+        } else {
+            Kind::Apart
+        };
+        Core::new(runtime, kind, home, 0)
     }
 }
 
@@ -96,24 +155,23 @@ unsafe impl Sync for ColorRef {}
 
 impl ColorRef {
     pub(crate) fn new(runtime: &Handle, kind: Kind, home: usize) -> ColorRef {
-        let shared = match kind {
-            Kind::Default => NonNull::from(runtime.shared()),
-            _ => {
-                let owned = Arc::into_raw(runtime.clone().into_shared());
-                NonNull::new(owned.cast_mut()).expect("an Arc is not null")
-            }
-        };
-        let core = Box::new(Core {
-            ready: Ready::new(),
-            link: AtomicPtr::new(std::ptr::null_mut()),
-            refs: AtomicU32::new(1),
-            home: AtomicU32::new(home as u32),
-            // The first run elsewhere moves home.
-            away: AtomicU8::new(1),
-            kind,
-            runtime: shared,
-        });
-        ColorRef(NonNull::from(Box::leak(core)))
+        ColorRef::boxed(Core::new(runtime, kind, home, 1))
+    }
+
+    pub(super) fn numbered(runtime: &Handle, number: u64, home: usize) -> ColorRef {
+        ColorRef::boxed(Core {
+            extension: Some(Box::new(Extension { number })),
+            ..Core::new(runtime, Kind::Numbered, home, 1)
+        })
+    }
+
+    fn boxed(core: Core) -> ColorRef {
+        if core.kind != Kind::Default {
+            // SAFETY: `Handle::as_ptr` is that of an `Arc`, alive in the handle
+            // that the color was made with.
+            unsafe { Arc::increment_strong_count(core.runtime.as_ptr()) };
+        }
+        ColorRef(NonNull::from(Box::leak(Box::new(core))))
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -129,18 +187,34 @@ impl ColorRef {
     ///
     /// # Safety
     ///
-    /// It is alive, or the table's lock keeps it from being freed.
-    pub(super) unsafe fn count_up(core: NonNull<Core>) -> ColorRef {
-        // Relaxed: who counts up has a reference, or the table's lock.
+    /// There is one already, or the table's lock keeps the color from being
+    /// freed, or the color's own task is running on this thread.
+    pub(crate) unsafe fn count_up(core: NonNull<Core>) -> ColorRef {
         // SAFETY: alive by the contract.
-        let before = unsafe { core.as_ref() }
-            .refs
-            .fetch_add(1, Ordering::Relaxed);
-        if before > u32::MAX / 2 {
-            // Two billion leaked references; freeing too early is worse.
-            std::process::abort();
+        let color = unsafe { core.as_ref() };
+        if color.refs.up() {
+            debug_assert!(color.kind.is_apart(), "others are never without");
+            // SAFETY: the color lies in the block of its task, which runs, and
+            // so in a runtime that is alive; its pointer is that of an `Arc`.
+            unsafe {
+                TaskRef::around(core).header().state.add_ref();
+                Arc::increment_strong_count(color.runtime.as_ptr());
+            }
         }
         ColorRef(core)
+    }
+
+    /// The reference that [`into_ptr`](ColorRef::into_ptr) made a pointer.
+    ///
+    /// # Safety
+    ///
+    /// Once for each.
+    pub(crate) unsafe fn from_ptr(core: NonNull<Core>) -> ColorRef {
+        ColorRef(core)
+    }
+
+    pub(crate) fn into_ptr(self) -> NonNull<Core> {
+        ManuallyDrop::new(self).0
     }
 }
 
@@ -175,34 +249,38 @@ impl Clone for ColorRef {
 impl Drop for ColorRef {
     fn drop(&mut self) {
         let core = self.core();
-        if let Kind::Number(number) = core.kind {
+        let last = match core.number() {
             // The table may hand out a new reference until it forgot the
             // color: the last one goes under its lock.
-            let table = &core.shared().colors;
-            if !table.release(number, core) {
-                return;
-            }
-        } else if core.refs.fetch_sub(1, Ordering::AcqRel) != 1 {
-            // Release: our accesses come before the freeing. Acquire: and all
-            // others', if it is we who free.
+            Some(number) => core.shared().colors.release(number, core),
+            None => core.refs.down(),
+        };
+        if !last {
             return;
         }
-        // SAFETY: no reference is left, and the table knows it no more. The
-        // box was leaked by `new`.
-        let core = unsafe { Box::from_raw(self.0.as_ptr()) };
-        if core.kind != Kind::Default {
-            // SAFETY: `new` took it from an `Arc` of its own.
-            drop(unsafe { Arc::from_raw(core.runtime.as_ptr()) });
+        let (kind, runtime) = (core.kind, core.runtime);
+        if kind.is_apart() {
+            // SAFETY: the references together hold one to the task that the
+            // color lies in, and this was the last.
+            unsafe { TaskRef::around(self.0) }.release();
+        } else {
+            // SAFETY: no reference is left, and the table knows it no more.
+            // The box was leaked by `boxed`.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+        if kind != Kind::Default {
+            // SAFETY: counted by `boxed`, or by the first reference.
+            unsafe { Arc::decrement_strong_count(runtime.as_ptr()) };
         }
     }
 }
 
 impl fmt::Debug for ColorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.core().kind {
-            Kind::Default => f.write_str("Color(default)"),
-            Kind::Unnamed => write!(f, "Color({:p})", self.0),
-            Kind::Number(n) => write!(f, "Color({n})"),
+        match (self.core().kind, self.core().number()) {
+            (Kind::Default, _) => f.write_str("Color(default)"),
+            (_, Some(number)) => write!(f, "Color({number})"),
+            (_, None) => write!(f, "Color({:p})", self.0),
         }
     }
 }

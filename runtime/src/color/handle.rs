@@ -58,7 +58,14 @@ impl Color {
     /// thread that calls `block_on`.
     pub const DEFAULT: Color = Color(None);
 
-    /// A color of its own, parallel to every other. It starts on this worker.
+    /// A color of its own, parallel to every other. It starts on this worker,
+    /// unless the runtime was built with another
+    /// [`Placement`](crate::Placement).
+    ///
+    /// For a color with one task to begin with, [`spawn_apart`] makes both in
+    /// one allocation.
+    ///
+    /// [`spawn_apart`]: crate::spawn_apart
     ///
     /// # Panics
     ///
@@ -73,6 +80,26 @@ impl Color {
             Color(Some(ColorRef::new(
                 worker.runtime(),
                 Kind::Unnamed,
+                worker.home_of_new(),
+            )))
+        })
+    }
+
+    /// A color of its own that stays with the worker it is made on: its tasks
+    /// run on this thread and are never stolen. [`spawn_local`] gives its
+    /// tasks futures that are not `Send`.
+    ///
+    /// [`spawn_local`]: crate::spawn_local
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    #[track_caller]
+    pub fn pinned() -> Color {
+        Worker::expect("Color::pinned", |worker| {
+            Color(Some(ColorRef::new(
+                worker.runtime(),
+                Kind::Pinned,
                 worker.index(),
             )))
         })
@@ -92,7 +119,7 @@ impl Color {
             Color(Some(runtime.shared().colors.get(
                 number,
                 runtime,
-                worker.index(),
+                worker.home_of_new(),
             )))
         })
     }

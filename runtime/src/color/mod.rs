@@ -1,6 +1,7 @@
 //! Colors: queues of ready tasks that run one after another.
 //!
 //! * [`ready`]: the queue, a pure structure.
+//! * [`refs`]: how many hold a color.
 //! * `core`: the shared part of a color: queue, home, identity, references.
 //! * `table`: which color has which number.
 //! * `handle`: [`Color`], what users hold.
@@ -10,6 +11,7 @@ mod core;
 #[cfg(not(all(test, loom)))]
 mod handle;
 mod ready;
+mod refs;
 #[cfg(not(all(test, loom)))]
 mod table;
 

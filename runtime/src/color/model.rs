@@ -17,6 +17,8 @@ use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use loom::thread;
 
 use super::ready::{Linked, Ready};
+use super::refs::Refs;
+use crate::task::state::{State, Turn};
 
 struct Node {
     link: AtomicPtr<Node>,
@@ -225,5 +227,73 @@ fn push_local_against_a_concurrent_push() {
         color.run();
         other.join().unwrap();
         color.assert_popped(5);
+    });
+}
+
+/// The block of a task with its color in it: freed once, after every access.
+struct Block {
+    task: State,
+    color: Refs,
+    freed: UnsafeCell<bool>,
+}
+
+impl Block {
+    /// A reference to the color, made as `ColorRef` makes one.
+    fn up(&self) {
+        if self.color.up() {
+            self.task.add_ref();
+        }
+    }
+
+    fn down(&self) {
+        // SAFETY: that no write is concurrent is what the model proves.
+        self.freed.with(|freed| assert!(unsafe { !*freed }));
+        if self.color.down() {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        // SAFETY: as above.
+        self.freed.with(|freed| assert!(unsafe { !*freed }));
+        if self.task.release() {
+            self.freed.with_mut(|freed| {
+                // SAFETY: as above.
+                assert!(!std::mem::replace(unsafe { &mut *freed }, true));
+            });
+        }
+    }
+}
+
+/// Guards: AcqRel in `Refs::down`, and that the references together hold one to
+/// the task, however the first and the last of them cross.
+#[test]
+fn references_to_a_color_keep_its_block() {
+    model(|| {
+        let block = Arc::new(Block {
+            task: State::new(),
+            color: Refs::new(0),
+            freed: UnsafeCell::new(false),
+        });
+        // Its task runs, and nobody waits for it.
+        assert!(block.task.drop_join());
+        block.release();
+        assert_eq!(block.task.start_poll(), Turn::Poll);
+        let hand_out = || {
+            block.up();
+            let block = block.clone();
+            thread::spawn(move || block.down())
+        };
+        // The first may be gone when the second is made, or not.
+        let others = [hand_out(), hand_out()];
+        assert!(block.task.complete().release);
+        block.release();
+        for other in others {
+            other.join().unwrap();
+        }
+        // SAFETY: joined.
+        block
+            .freed
+            .with(|freed| assert!(unsafe { *freed }, "leaked"));
     });
 }

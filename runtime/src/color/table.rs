@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ptr::NonNull;
 
-use super::core::{ColorRef, Core, Kind};
+use super::core::{ColorRef, Core};
 use crate::runtime::Handle;
-use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Locks, so that workers that look up different numbers seldom meet.
@@ -49,7 +48,7 @@ impl Table {
             // freed.
             return unsafe { ColorRef::count_up(entry.0) };
         }
-        let color = ColorRef::new(runtime, Kind::Number(number), home);
+        let color = ColorRef::numbered(runtime, number, home);
         shard.insert(number, Entry(color.as_ptr()));
         color
     }
@@ -57,21 +56,11 @@ impl Table {
     /// Gives one reference up. `true`: it was the last, and the table has
     /// forgotten the color.
     pub(super) fn release(&self, number: u64, core: &Core) -> bool {
-        let mut count = core.count().load(Ordering::Relaxed);
-        while count > 1 {
-            match core.count().compare_exchange_weak(
-                count,
-                count - 1,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return false,
-                Err(other) => count = other,
-            }
+        if core.refs().down_unless_last() {
+            return false;
         }
         let mut shard = self.shard(number);
-        // Acquire and Release: as for other colors.
-        let last = core.count().fetch_sub(1, Ordering::AcqRel) == 1;
+        let last = core.refs().down();
         if last {
             shard.remove(&number);
         }

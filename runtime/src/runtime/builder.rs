@@ -15,12 +15,35 @@ use crate::driver::Driver;
 use crate::sync::atomic::Ordering;
 use crate::worker::Worker;
 
+/// On which worker new colors start that are made on one.
+///
+/// It is a beginning: an idle worker may steal a color, and a color that was
+/// stolen twice in a row stays with the thief ([`Builder::stealing`]).
+/// [`Color::pinned`](crate::Color::pinned) makes one that stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// On the worker that makes them.
+    #[default]
+    Here,
+    /// On one worker after the other: for a single task that accepts all
+    /// connections and gives each a color of its own.
+    RoundRobin,
+}
+
 /// How a runtime is to be.
 #[derive(Clone, Debug)]
 pub struct Builder {
     workers: Option<usize>,
     blocking: Limits,
     grace: Duration,
+    scheduling: Scheduling,
+}
+
+/// Who runs new colors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scheduling {
+    pub(crate) placement: Placement,
+    pub(crate) stealing: bool,
 }
 
 impl Default for Builder {
@@ -34,6 +57,10 @@ impl Default for Builder {
                 queue: 10_000,
             },
             grace: Duration::from_secs(1),
+            scheduling: Scheduling {
+                placement: Placement::Here,
+                stealing: true,
+            },
         }
     }
 }
@@ -45,9 +72,10 @@ impl Builder {
     }
 
     /// How many workers there are, the thread in `block_on` counted in. At
-    /// least one.
+    /// least one, and at most 65,535.
     pub fn workers(mut self, workers: usize) -> Builder {
-        self.workers = Some(workers.max(1));
+        // Numbers of workers have 16 bits, and one of them is nobody's.
+        self.workers = Some(workers.clamp(1, usize::from(u16::MAX)));
         self
     }
 
@@ -72,6 +100,22 @@ impl Builder {
         self
     }
 
+    /// Where colors start that are made on a worker; [`Placement::Here`] if not
+    /// said. Colors made from other threads start on one worker after the
+    /// other in any case.
+    pub fn placement(mut self, placement: Placement) -> Builder {
+        self.scheduling.placement = placement;
+        self
+    }
+
+    /// Whether a worker with nothing to do takes ready colors from others; it
+    /// does if not said. Without, every color stays with the worker that it
+    /// started on, and work that is unevenly spread stays so.
+    pub fn stealing(mut self, stealing: bool) -> Builder {
+        self.scheduling.stealing = stealing;
+        self
+    }
+
     /// Builds the runtime. `driver` is called once for each worker, on its
     /// thread, with its number; all have to be of one kind.
     ///
@@ -85,7 +129,7 @@ impl Builder {
     {
         let available = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let count = self.workers.unwrap_or_else(available);
-        let handle = Shared::make(count, self.blocking);
+        let handle = Shared::make(count, self.blocking, self.scheduling);
         let first = driver(0)?;
         let _ = handle.shared().driver.set(DriverFacts {
             name: first.name(),

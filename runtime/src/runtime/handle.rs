@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::shared::{DriverFacts, Shared};
 use crate::buf::Pool;
-use crate::color::{Color, ColorRef};
+use crate::color::{Color, ColorRef, Core};
 use crate::task::{JoinHandle, NewTask};
 use crate::worker::Worker;
 
@@ -39,8 +40,9 @@ impl Handle {
         Handle(shared)
     }
 
-    pub(crate) fn into_shared(self) -> Arc<Shared> {
-        self.0
+    /// The pointer of the `Arc`.
+    pub(crate) fn as_ptr(&self) -> NonNull<Shared> {
+        NonNull::new(Arc::as_ptr(&self.0).cast_mut()).expect("an Arc is not null")
     }
 
     /// Spawns a task of the default color. It runs when the thread that owns
@@ -55,6 +57,24 @@ impl Handle {
         F::Output: Send + 'static,
     {
         spawn_on(&self.0, self.0.default_color(), future, Location::caller())
+    }
+
+    /// Spawns a task with a color of its own, from any thread. See
+    /// [`spawn_apart`].
+    ///
+    /// If the runtime is shutting down, the future is dropped and the handle
+    /// gives an error that says so.
+    #[track_caller]
+    pub fn spawn_apart<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let color = Core::apart(self, false, self.0.any_worker());
+        // SAFETY: the future and its output are `Send` and `'static`.
+        let new = unsafe { NewTask::apart(future, color, Location::caller()) };
+        self.0.adopt(new.task);
+        new.handle
     }
 
     /// Makes a color of its own, from any thread. See [`Color::new`].
@@ -121,8 +141,8 @@ impl Handle {
 }
 
 /// Spawns a task with the color of the spawner: one after another with it, and
-/// in parallel with what has another color. Use
-/// [`Color::new().spawn`](Color::spawn) for a color of its own.
+/// in parallel with what has another color. Use [`spawn_apart`] for a color of
+/// its own.
 ///
 /// # Panics
 ///
@@ -139,6 +159,90 @@ where
         let color = worker.task_color();
         let color = color.unwrap_or_else(|| shared.default_color());
         spawn_on(shared, color, future, at)
+    })
+}
+
+/// Spawns a task with a color of its own, parallel with everything.
+///
+/// It does what `Color::new().spawn(future)` does, in one allocation instead of
+/// two: the color lies beside the task, and lives as long as either is held.
+/// What the task spawns inherits the color, as always.
+///
+/// # Panics
+///
+/// Outside a runtime; use [`Handle::spawn_apart`] there.
+#[track_caller]
+pub fn spawn_apart<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let at = Location::caller();
+    Worker::expect("spawn_apart", |worker| {
+        let color = Core::apart(worker.runtime(), false, worker.home_of_new());
+        // SAFETY: the future and its output are `Send` and `'static`.
+        let new = unsafe { NewTask::apart(future, color, at) };
+        worker.runtime().shared().adopt(new.task);
+        new.handle
+    })
+}
+
+/// Spawns a task that stays on this worker's thread, so that its future and
+/// its output need not be `Send`.
+///
+/// It has the color of the spawner if that is one that stays here (the default
+/// color in `block_on`, [`Color::pinned`]); else a color of its own that does.
+/// The future is polled and dropped on this thread, also when it is aborted
+/// from another and when the runtime ends.
+///
+/// A handle to an output that is not `Send` stays here too:
+///
+/// ```compile_fail,E0277
+/// # use std::rc::Rc;
+/// async fn example() {
+///     let handle = isochrome_runtime::spawn_local(async { Rc::new(1) });
+///     std::thread::spawn(move || drop(handle));
+/// }
+/// ```
+///
+/// and so does what waits for it:
+///
+/// ```compile_fail
+/// # use std::rc::Rc;
+/// async fn example() {
+///     isochrome_runtime::spawn(async {
+///         let handle = isochrome_runtime::spawn_local(async { Rc::new(1) });
+///         drop(handle.await);
+///     });
+/// }
+/// ```
+///
+/// # Panics
+///
+/// Outside a runtime.
+#[track_caller]
+pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let at = Location::caller();
+    Worker::expect("spawn_local", |worker| {
+        let pinned = (worker.task_color()).filter(|color| color.core().is_pinned());
+        // SAFETY: the color runs on this thread alone, which polls and drops
+        // the future, and the output if the handle is gone; the handle stays
+        // on this thread by its type if the output has to.
+        let new = unsafe {
+            match pinned {
+                Some(color) => NewTask::new(future, Some(color), at),
+                None => {
+                    let color = Core::apart(worker.runtime(), true, worker.index());
+                    NewTask::apart(future, color, at)
+                }
+            }
+        };
+        worker.runtime().shared().adopt(new.task);
+        new.handle
     })
 }
 

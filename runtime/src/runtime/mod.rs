@@ -12,8 +12,8 @@ mod handle;
 mod shared;
 
 pub use background::Background;
-pub use builder::Builder;
-pub use handle::{Handle, spawn, spawn_blocking, yield_now};
+pub use builder::{Builder, Placement};
+pub use handle::{Handle, spawn, spawn_apart, spawn_blocking, spawn_local, yield_now};
 pub(crate) use {handle::spawn_on, shared::Shared};
 
 use std::future::Future;

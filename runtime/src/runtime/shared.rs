@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::builder::Scheduling;
 use super::handle::Handle;
 use crate::blocking::{self, Limits};
 use crate::buf::Pool;
@@ -18,6 +19,7 @@ use crate::worker::{Sleepers, Worker, WorkerShared};
 pub(crate) struct Shared {
     this: Weak<Shared>,
     pub(crate) workers: Box<[WorkerShared]>,
+    pub(crate) scheduling: Scheduling,
     pub(crate) sleepers: Sleepers,
     pub(crate) colors: Table,
     default_color: OnceLock<ColorRef>,
@@ -33,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) empty_workers: AtomicUsize,
     /// Operations that the kernel did not give back at the end.
     pub(super) leaked: AtomicUsize,
-    /// Where colors made outside begin, in turn.
+    /// Where colors begin that are placed in turn.
     next_home: AtomicUsize,
     /// What the driver of worker 0 said; all are of one kind.
     pub(super) driver: OnceLock<DriverFacts>,
@@ -52,9 +54,10 @@ pub(crate) struct Foreign {
 
 impl Shared {
     /// Everything but the driver's facts, which the first driver brings.
-    pub(super) fn make(workers: usize, blocking: Limits) -> Handle {
+    pub(super) fn make(workers: usize, blocking: Limits, scheduling: Scheduling) -> Handle {
         let handle = Handle::from_shared(Arc::new_cyclic(|this| Shared {
             this: this.clone(),
+            scheduling,
             workers: (0..workers).map(|_| WorkerShared::new()).collect(),
             sleepers: Sleepers::new(),
             colors: Table::new(),
@@ -97,6 +100,17 @@ impl Shared {
 
     pub(crate) fn foreign(&self) -> MutexGuard<'_, Foreign> {
         self.foreign.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Whether workers take work from each other.
+    #[inline]
+    pub(crate) fn steals(&self) -> bool {
+        self.scheduling.stealing && self.workers.len() > 1
+    }
+
+    /// One worker after the other.
+    pub(crate) fn next_worker(&self) -> usize {
+        self.next_home.fetch_add(1, Ordering::Relaxed) % self.workers.len()
     }
 
     /// A worker for what comes from outside: in turn, and not worker 0 if

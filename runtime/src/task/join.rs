@@ -177,7 +177,8 @@ impl fmt::Debug for AbortHandle {
 
 /// Why a task gave no output.
 pub struct JoinError {
-    reason: Reason,
+    /// In a box, because each task has room for a `Result` of it.
+    reason: Box<Reason>,
 }
 
 pub(crate) enum Reason {
@@ -189,27 +190,29 @@ pub(crate) enum Reason {
 
 impl JoinError {
     pub(crate) fn new(reason: Reason) -> JoinError {
-        JoinError { reason }
+        JoinError {
+            reason: Box::new(reason),
+        }
     }
 
     /// The task was aborted by a handle.
     pub fn is_aborted(&self) -> bool {
-        matches!(self.reason, Reason::Aborted)
+        matches!(*self.reason, Reason::Aborted)
     }
 
     /// The task panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(self.reason, Reason::Panic(_))
+        matches!(*self.reason, Reason::Panic(_))
     }
 
     /// The runtime was shut down before the task could run.
     pub fn is_shutdown(&self) -> bool {
-        matches!(self.reason, Reason::ShutDown)
+        matches!(*self.reason, Reason::ShutDown)
     }
 
     /// The blocking pool had no room for the closure, which was dropped.
     pub fn is_pool_full(&self) -> bool {
-        matches!(self.reason, Reason::PoolFull { .. })
+        matches!(*self.reason, Reason::PoolFull { .. })
     }
 
     /// The payload of the panic, for [`std::panic::resume_unwind`].
@@ -218,16 +221,16 @@ impl JoinError {
     ///
     /// Gives the error back if it was no panic.
     pub fn into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
-        match self.reason {
+        match *self.reason {
             Reason::Panic(payload) => Ok(payload),
-            _ => Err(self),
+            reason => Err(JoinError::new(reason)),
         }
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
+        match &*self.reason {
             Reason::Aborted => f.write_str("the task was aborted"),
             Reason::ShutDown => f.write_str("the runtime was shut down before the task could run"),
             Reason::PoolFull { threads, queue } => write!(

@@ -15,8 +15,8 @@
 //! |---|---|
 //! | `state` | everyone, by the rules in [`state`] |
 //! | `link` | whoever queued the task, then the runner |
-//! | `links` | the worker that spawned it ([`owned`]) |
-//! | `stage` | the runner until COMPLETE, then by rule 5 in `task::state` |
+//! | `index`, `owner` | the worker that spawned it ([`owned`]) |
+//! | `stage`, `holds` | the runner until COMPLETE, then by rule 5 in `task::state` |
 //! | `join_waker` | rule 6 in `task::state` |
 //!
 //! A panic of the future ends its task, and reaches whoever awaits the handle.

@@ -1,6 +1,7 @@
 //! The memory of a task, and what is done with it by its erased type.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -10,11 +11,11 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
 use super::join::{JoinError, JoinHandle, Reason};
-use super::owned::Links;
+use super::owned::FOREIGN;
 use super::state::{State, Turn};
 use super::waker;
 use crate::budget;
-use crate::color::{self, ColorRef, Linked};
+use crate::color::{self, ColorRef, Core, Linked};
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::AtomicPtr;
 
@@ -24,11 +25,17 @@ pub(crate) struct Header {
     pub(crate) state: State,
     link: AtomicPtr<Header>,
     vtable: &'static VTable,
-    /// `None` for what runs outside every color: blocking closures.
-    pub(crate) color: Option<ColorRef>,
-    pub(crate) links: Links,
+    /// `None` for what runs outside every color: blocking closures. A counted
+    /// reference, unless the color lies in this very block.
+    pub(crate) color: Option<NonNull<Core>>,
     pub(crate) join_waker: UnsafeCell<Option<Waker>>,
     pub(crate) spawned_at: &'static Location<'static>,
+    /// Where it is in the list of its owner.
+    pub(super) index: Cell<u32>,
+    /// The worker whose list it is in. Written before the task is shared.
+    pub(crate) owner: Cell<u16>,
+    /// What is in the stage. It belongs to whom the stage belongs.
+    holds: Cell<Holds>,
 }
 
 impl Linked for Header {
@@ -37,16 +44,48 @@ impl Linked for Header {
     }
 }
 
+/// A task in memory. `C` is its color, if that is its own, or nothing.
+///
+/// `repr(C)`: the header comes first, and the color right behind it.
 #[repr(C)]
-struct Task<F: Future> {
+struct Task<F: Future, C> {
     header: Header,
+    color: C,
     stage: UnsafeCell<Stage<F>>,
 }
 
-enum Stage<F: Future> {
-    Future(F),
-    Output(Result<F::Output, JoinError>),
-    Taken,
+// A promise to those who have millions of them.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<Task<std::future::Pending<()>, ()>>() <= 72);
+    assert!(size_of::<Task<std::future::Pending<()>, Core>>() <= 128);
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Future,
+    Output,
+    Nothing,
+}
+
+union Stage<F: Future> {
+    future: ManuallyDrop<F>,
+    output: ManuallyDrop<Result<F::Output, JoinError>>,
+    nothing: (),
+}
+
+/// What may stand between the header and the stage.
+trait InBlock {
+    /// Whether the color of the task is there.
+    const COLOR: bool;
+}
+
+impl InBlock for () {
+    const COLOR: bool = false;
+}
+
+impl InBlock for Core {
+    const COLOR: bool = true;
 }
 
 struct VTable {
@@ -61,15 +100,15 @@ struct VTable {
     free: unsafe fn(NonNull<Header>),
 }
 
-struct Of<F>(std::marker::PhantomData<F>);
+struct Of<F, C>(std::marker::PhantomData<(F, C)>);
 
-impl<F: Future> Of<F> {
+impl<F: Future, C: InBlock> Of<F, C> {
     const VTABLE: &'static VTable = &VTable {
-        poll: poll::<F>,
-        fail: fail::<F>,
-        take_output: take_output::<F>,
-        drop_stage: drop_stage::<F>,
-        free: free::<F>,
+        poll: poll::<F, C>,
+        fail: fail::<F, C>,
+        take_output: take_output::<F, C>,
+        drop_stage: drop_stage::<F, C>,
+        free: free::<F, C>,
     };
 }
 
@@ -115,19 +154,30 @@ impl<T> NewTask<T> {
     where
         F: Future<Output = T>,
     {
-        let task = Box::new(Task {
-            header: Header {
-                state: State::new(),
-                link: AtomicPtr::new(std::ptr::null_mut()),
-                vtable: Of::<F>::VTABLE,
-                color,
-                links: Links::new(),
-                join_waker: UnsafeCell::new(None),
-                spawned_at: at,
-            },
-            stage: UnsafeCell::new(Stage::Future(future)),
-        });
-        let header = NonNull::from(Box::leak(task)).cast::<Header>();
+        let color = color.map(ColorRef::into_ptr);
+        NewTask::from_block(block(future, color, (), at).cast())
+    }
+
+    /// As `new`, with a color of its own in the same block.
+    ///
+    /// # Safety
+    ///
+    /// As for `new`.
+    pub(crate) unsafe fn apart<F>(future: F, color: Core, at: &'static Location<'static>) -> Self
+    where
+        F: Future<Output = T>,
+    {
+        let mut block = block(future, None, color, at);
+        // SAFETY: nobody else has seen it. The pointer is made from that of
+        // the whole block, so that it leads back to the header.
+        unsafe {
+            let core = NonNull::new_unchecked(&raw mut (*block.as_ptr()).color);
+            block.as_mut().header.color = Some(core);
+        }
+        NewTask::from_block(block.cast())
+    }
+
+    fn from_block(header: NonNull<Header>) -> Self {
         NewTask {
             task: TaskRef(header),
             // SAFETY: one of the two references that the state began with.
@@ -136,7 +186,49 @@ impl<T> NewTask<T> {
     }
 }
 
+fn block<F: Future, C: InBlock>(
+    future: F,
+    color: Option<NonNull<Core>>,
+    in_block: C,
+    at: &'static Location<'static>,
+) -> NonNull<Task<F, C>> {
+    let task = Box::new(Task {
+        header: Header {
+            state: State::new(),
+            link: AtomicPtr::new(std::ptr::null_mut()),
+            vtable: Of::<F, C>::VTABLE,
+            color,
+            join_waker: UnsafeCell::new(None),
+            spawned_at: at,
+            index: Cell::new(0),
+            owner: Cell::new(FOREIGN),
+            holds: Cell::new(Holds::Future),
+        },
+        color: in_block,
+        stage: UnsafeCell::new(Stage {
+            future: ManuallyDrop::new(future),
+        }),
+    });
+    NonNull::from(Box::leak(task))
+}
+
 impl TaskRef {
+    /// The task in whose block a color lies.
+    ///
+    /// # Safety
+    ///
+    /// It lies in one, which is alive, and the pointer is that of its task.
+    pub(crate) unsafe fn around(color: NonNull<Core>) -> TaskRef {
+        const {
+            assert!(
+                std::mem::offset_of!(Task<std::future::Pending<()>, Core>, color)
+                    == size_of::<Header>()
+            )
+        };
+        // SAFETY: the header comes right before the color, by `repr(C)`.
+        TaskRef(unsafe { color.cast::<Header>().sub(1) })
+    }
+
     pub(crate) fn header(&self) -> &Header {
         // SAFETY: the reference that this value stands for keeps it alive.
         unsafe { self.0.as_ref() }
@@ -275,27 +367,26 @@ impl TaskRef {
 
 /// # Safety
 ///
-/// `header` is that of a `Task<F>`.
-unsafe fn stage<'a, F: Future>(header: NonNull<Header>) -> &'a UnsafeCell<Stage<F>> {
+/// `header` is that of a `Task<F, C>`.
+unsafe fn stage<'a, F: Future, C: 'a>(header: NonNull<Header>) -> &'a UnsafeCell<Stage<F>> {
     // SAFETY: the header is the first field of the task, by `repr(C)`.
-    unsafe { &header.cast::<Task<F>>().as_ref().stage }
+    unsafe { &header.cast::<Task<F, C>>().as_ref().stage }
 }
 
 /// # Safety
 ///
 /// The caller is the runner, and the task is not complete.
-unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> bool {
-    // SAFETY: the vtable was made for `F`.
-    let stage = unsafe { stage::<F>(header) };
+unsafe fn poll<F: Future, C>(header: NonNull<Header>, cx: &mut Context<'_>) -> bool {
+    // SAFETY: the vtable was made for these types.
+    let stage = unsafe { stage::<F, C>(header) };
     let polled = catch_unwind(AssertUnwindSafe(|| {
         stage.with_mut(|stage| {
-            // SAFETY: the runner alone touches the stage before COMPLETE.
-            let Stage::Future(future) = (unsafe { &mut *stage }) else {
-                unreachable!("polled after completion")
-            };
-            // SAFETY: the task does not move, and the future is dropped in
-            // place.
-            unsafe { Pin::new_unchecked(future) }.poll(cx)
+            // SAFETY: the runner alone touches the stage before COMPLETE, and
+            // until then it holds the future. The task does not move, and the
+            // future is dropped in place.
+            let future =
+                unsafe { Pin::new_unchecked(&mut *(&raw mut (*stage).future).cast::<F>()) };
+            future.poll(cx)
         })
     }));
     let output = match polled {
@@ -304,16 +395,16 @@ unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> bool
         Err(panic) => Err(JoinError::new(Reason::Panic(panic))),
     };
     // SAFETY: the caller is the runner.
-    unsafe { set_output(stage, output) };
+    unsafe { set_output::<F, C>(header, output) };
     true
 }
 
 /// # Safety
 ///
 /// As for [`poll`].
-unsafe fn fail<F: Future>(header: NonNull<Header>, error: JoinError) {
-    // SAFETY: handed on; the vtable was made for `F`.
-    unsafe { set_output(stage::<F>(header), Err(error)) };
+unsafe fn fail<F: Future, C>(header: NonNull<Header>, error: JoinError) {
+    // SAFETY: handed on; the vtable was made for these types.
+    unsafe { set_output::<F, C>(header, Err(error)) };
 }
 
 /// Drops the future, then puts the output in its place. A panic in the drop
@@ -322,51 +413,61 @@ unsafe fn fail<F: Future>(header: NonNull<Header>, error: JoinError) {
 /// # Safety
 ///
 /// The stage is the caller's.
-unsafe fn set_output<F: Future>(
-    stage: &UnsafeCell<Stage<F>>,
-    output: Result<F::Output, JoinError>,
-) {
+unsafe fn set_output<F: Future, C>(header: NonNull<Header>, output: Result<F::Output, JoinError>) {
     // SAFETY: handed on.
-    let output = match unsafe { replace(stage, Stage::Taken) } {
+    let output = match unsafe { clear::<F, C>(header) } {
         None => output,
         Some(panic) => Err(JoinError::new(Reason::Panic(panic))),
     };
-    // SAFETY: handed on. What is replaced has no destructor to panic.
-    let _ = unsafe { replace(stage, Stage::Output(output)) };
+    let output = Stage {
+        output: ManuallyDrop::new(output),
+    };
+    // SAFETY: the stage is the caller's, and holds nothing.
+    unsafe { stage::<F, C>(header) }.with_mut(|stage| unsafe { stage.write(output) });
+    // SAFETY: alive, as it is the caller's.
+    unsafe { header.as_ref() }.holds.set(Holds::Output);
 }
 
-/// Replaces the stage, dropping what was there in place (it may be pinned).
-/// Returns the panic of that drop.
+/// Drops what is in the stage, in place (it may be pinned). Returns the panic
+/// of that drop.
 ///
 /// # Safety
 ///
 /// The stage is the caller's (rule 5 in `task::state`).
-unsafe fn replace<F: Future>(
-    stage: &UnsafeCell<Stage<F>>,
-    with: Stage<F>,
-) -> Option<Box<dyn Any + Send>> {
-    stage.with_mut(|stage| {
-        // SAFETY: the stage is the caller's; it is overwritten at once.
-        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe {
-            std::ptr::drop_in_place(stage);
-        }));
-        // SAFETY: what was there is dropped.
-        unsafe { stage.write(with) };
-        dropped.err()
-    })
+unsafe fn clear<F: Future, C>(header: NonNull<Header>) -> Option<Box<dyn Any + Send>> {
+    // SAFETY: alive, as it is the caller's.
+    let held = unsafe { header.as_ref() }.holds.replace(Holds::Nothing);
+    // SAFETY: the vtable was made for these types.
+    let stage = unsafe { stage::<F, C>(header) };
+    let dropped = catch_unwind(AssertUnwindSafe(|| {
+        stage.with_mut(|stage| match held {
+            // SAFETY: the stage is the caller's, and holds this.
+            Holds::Future => unsafe { ManuallyDrop::drop(&mut (*stage).future) },
+            // SAFETY: as above.
+            Holds::Output => unsafe { ManuallyDrop::drop(&mut (*stage).output) },
+            Holds::Nothing => {}
+        });
+    }));
+    dropped.err()
 }
 
 /// # Safety
 ///
 /// As for `VTable::take_output`.
-unsafe fn take_output<F: Future>(header: NonNull<Header>, into: *mut ()) {
-    // SAFETY: the vtable was made for `F`.
-    let stage = unsafe { stage::<F>(header) };
-    // SAFETY: rule 5 in `task::state`: the output is the handle's.
-    let taken = stage.with_mut(|stage| std::mem::replace(unsafe { &mut *stage }, Stage::Taken));
-    let Stage::Output(output) = taken else {
-        panic!("a JoinHandle was polled after it gave its output")
-    };
+unsafe fn take_output<F: Future, C>(header: NonNull<Header>, into: *mut ()) {
+    // SAFETY: the caller has the handle, which keeps it alive; rule 5 in
+    // `task::state`: the stage is the handle's.
+    let held = unsafe { header.as_ref() }.holds.replace(Holds::Nothing);
+    assert!(
+        held == Holds::Output,
+        "a JoinHandle was polled after it gave its output"
+    );
+    // SAFETY: the vtable was made for these types.
+    let stage = unsafe { stage::<F, C>(header) };
+    let nothing = Stage { nothing: () };
+    // SAFETY: as above; it holds the output.
+    let output = stage.with_mut(|stage| unsafe { stage.replace(nothing).output });
+    let output = ManuallyDrop::into_inner(output);
     // SAFETY: the caller gave a place of this type.
     unsafe { into.cast::<Result<F::Output, JoinError>>().write(output) };
 }
@@ -374,9 +475,9 @@ unsafe fn take_output<F: Future>(header: NonNull<Header>, into: *mut ()) {
 /// # Safety
 ///
 /// The stage is the caller's.
-unsafe fn drop_stage<F: Future>(header: NonNull<Header>) {
-    // SAFETY: handed on; the vtable was made for `F`.
-    let panic = unsafe { replace(stage::<F>(header), Stage::Taken) };
+unsafe fn drop_stage<F: Future, C>(header: NonNull<Header>) {
+    // SAFETY: handed on; the vtable was made for these types.
+    let panic = unsafe { clear::<F, C>(header) };
     // Nobody is there to hear of it but the panic hook, which has.
     drop(panic);
 }
@@ -384,18 +485,20 @@ unsafe fn drop_stage<F: Future>(header: NonNull<Header>) {
 /// # Safety
 ///
 /// No reference is left.
-unsafe fn free<F: Future>(header: NonNull<Header>) {
-    // SAFETY: made by `NewTask::new` from a box of this type.
-    drop(unsafe { Box::from_raw(header.cast::<Task<F>>().as_ptr()) });
+unsafe fn free<F: Future, C: InBlock>(header: NonNull<Header>) {
+    // SAFETY: made by `block` from a box of this type.
+    let task = unsafe { Box::from_raw(header.cast::<Task<F, C>>().as_ptr()) };
+    debug_assert!(task.header.holds.get() == Holds::Nothing, "dropped before");
+    let color = task.header.color.filter(|_| !C::COLOR);
+    drop(task);
+    // SAFETY: `new` made a pointer of a reference.
+    drop(color.map(|color| unsafe { ColorRef::from_ptr(color) }));
 }
 
 /// Queues a task in its color after a state transition asked for it.
 pub(crate) fn queue(header: NonNull<Header>) {
     // SAFETY: not complete, so the live reference keeps it alive.
-    let color = unsafe { header.as_ref() }
-        .color
-        .as_ref()
-        .map(ColorRef::as_ptr);
+    let color = unsafe { header.as_ref() }.color;
     let color = color.expect("a task without a color is never queued");
     // SAFETY: by rule 1 in `task::state` it is in no queue, and by rule 4 it
     // stays valid until it is popped.

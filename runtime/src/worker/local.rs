@@ -19,7 +19,7 @@ use super::shared::WorkerShared;
 use crate::buf::Pool;
 use crate::color::{ColorRef, Core};
 use crate::driver::Driver;
-use crate::runtime::{Handle, Shared};
+use crate::runtime::{Handle, Placement, Shared};
 use crate::sync::atomic::{AtomicPtr, Ordering, fence};
 use crate::task::owned::Owned;
 use crate::task::{Header, Ran, TaskRef};
@@ -81,7 +81,7 @@ impl Worker {
         let unpark = &runtime.shared().workers[index].unpark;
         let _ = unpark.set(driver.unparker());
         Worker {
-            owned: RefCell::new(Owned::new(index as u32)),
+            owned: RefCell::new(Owned::new(index as u16)),
             runtime,
             index,
             driver: RefCell::new(driver),
@@ -149,6 +149,15 @@ impl Worker {
         self.index
     }
 
+    /// Where a color starts that is made here.
+    pub(crate) fn home_of_new(&self) -> usize {
+        let shared = self.runtime.shared();
+        match shared.scheduling.placement {
+            Placement::Here => self.index,
+            Placement::RoundRobin => shared.next_worker(),
+        }
+    }
+
     #[inline]
     pub(crate) fn is_of(&self, shared: &Shared) -> bool {
         ptr::eq(self.runtime.shared(), shared)
@@ -162,8 +171,10 @@ impl Worker {
     /// The color of the task that is being polled.
     pub(crate) fn task_color(&self) -> Option<ColorRef> {
         let task = self.task.get()?;
-        // SAFETY: it is being polled, so it is alive.
-        unsafe { task.as_ref() }.color.clone()
+        // SAFETY: it is being polled, so it is alive, and its color too.
+        let color = unsafe { task.as_ref() }.color?;
+        // SAFETY: the task has a reference, or is the color's own.
+        Some(unsafe { ColorRef::count_up(color) })
     }
 
     /// Takes the live reference of a task that was spawned here.
@@ -374,8 +385,8 @@ impl Worker {
 
     /// Gives the live reference of a completed task up.
     fn release(&self, task: TaskRef) {
-        let owner = task.header().links.owner();
-        if owner == self.index as u32 {
+        let owner = task.header().owner.get();
+        if owner == self.index as u16 {
             // SAFETY: it is in our list.
             unsafe { self.owned.borrow_mut().remove(task) };
             task.release();
@@ -387,7 +398,7 @@ impl Worker {
     /// Takes work from the worker that has most. `true`: there is some now.
     fn steal(&self) -> bool {
         let workers = &self.runtime.shared().workers;
-        if workers.len() == 1 {
+        if !self.runtime.shared().steals() {
             return false;
         }
         let others = || {
@@ -422,8 +433,11 @@ impl Worker {
 
     /// Whether there is something to do, here or to be stolen.
     fn finds_work(&self) -> bool {
-        let workers = &self.runtime.shared().workers;
-        self.has_own_work() || workers.iter().any(WorkerShared::has_stealable)
+        let shared = self.runtime.shared();
+        if !shared.steals() {
+            return self.has_work();
+        }
+        self.has_own_work() || shared.workers.iter().any(WorkerShared::has_stealable)
     }
 
     /// Sleeps until there is something to do, or for `limit`. Rule 1 in
@@ -467,7 +481,7 @@ impl Worker {
 
 impl Shared {
     /// Sends a completed task to whoever has it in a list.
-    fn send_finished(&self, owner: u32, task: TaskRef) {
+    fn send_finished(&self, owner: u16, task: TaskRef) {
         match self.workers.get(owner as usize) {
             Some(worker) => {
                 // SAFETY: the live reference keeps it alive, and it is in no

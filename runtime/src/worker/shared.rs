@@ -106,7 +106,7 @@ impl Shared {
     /// Wakes one sleeping worker, if there is one, to steal what was just
     /// published.
     pub(crate) fn offer(&self) {
-        if self.workers.len() == 1 || !self.sleepers.any() {
+        if !self.steals() || !self.sleepers.any() {
             return;
         }
         for worker in &self.workers {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use isochrome::{Builder, Color, DriverChoice, Handle, JoinHandle, time};
+use isochrome::{Builder, DriverChoice, Handle, JoinHandle, time};
 use sched_common::{Args, Rt};
 
 /// Awaits a task that does not panic and that nobody aborts.
@@ -63,8 +63,8 @@ macro_rules! runtime {
                 B::Output: Send + 'static,
             {
                 let runtime = Handle::current().expect("a task has a runtime");
-                let there = runtime.color().spawn(b);
-                (Join(Color::new().spawn(a)), Join(there))
+                let there = runtime.spawn_apart(b);
+                (Join(isochrome::spawn_apart(a)), Join(there))
             }
 
             fn yield_now() -> impl Future<Output = ()> + Send {
@@ -86,8 +86,7 @@ macro_rules! runtime {
 }
 
 runtime!(Serial, "`spawn`: the default color.", isochrome::spawn);
-runtime!(Colors, "`Color::new().spawn`.", |future| Color::new()
-    .spawn(future));
+runtime!(Colors, "`spawn_apart`.", isochrome::spawn_apart);
 
 /// The whole program.
 pub fn main<R: Rt>(name: &str, driver: DriverChoice) -> ! {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use isochrome::net::{TcpListener, TcpStream};
-use isochrome::{Builder, Color, DriverChoice, time};
+use isochrome::{Builder, DriverChoice, spawn_apart, time};
 use server_common::{
     AFTER_AN_ERROR, Args, BUFFER, Delimited, Protocol, Spec, closed, fail, listen, said,
 };
@@ -60,7 +60,7 @@ async fn serve(listener: std::net::TcpListener, way: Way, protocol: Protocol) ->
     let listener = TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(Color::new().spawn(async move {
+            Ok((stream, _)) => drop(spawn_apart(async move {
                 let _ = match (protocol, way) {
                     (Protocol::Echo, Way::Lease) => echo_lease(stream).await,
                     (Protocol::Echo, Way::Read) => echo_read(stream).await,
