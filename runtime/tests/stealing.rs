@@ -6,10 +6,10 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isochrome_runtime::op::{Interest, Op, Port};
-use isochrome_runtime::{Builder, Color, spawn, time, yield_now};
+use isochrome_runtime::{Builder, Color, spawn, spawn_apart, time, yield_now};
 use support::{Event, World, descriptor, runtime};
 
 mod workers {
@@ -20,6 +20,11 @@ mod workers {
         a_busy_color_starves_neither_colors_nor_driver_nor_timers,
         a_busy_default_color_starves_nobody,
         a_yield_runs_after_the_driver,
+        a_stuck_worker_strands_no_yielded_task,
+        a_stuck_worker_strands_no_timer,
+        few_long_polls_leave_the_driver_its_turn,
+        a_color_of_long_polls_shares_its_worker,
+        without_stealing_everything_stays_home,
         chains_across_colors_come_to_an_end,
     );
 }
@@ -254,4 +259,125 @@ fn chains_across_colors_come_to_an_end(workers: usize) {
         }
     });
     assert_eq!(count.load(Ordering::SeqCst), 10 * 501);
+}
+
+/// Trap 15: the task waits for the turn of a driver that has none.
+fn a_stuck_worker_strands_no_yielded_task(workers: usize) {
+    if workers == 1 {
+        return;
+    }
+    let rt = runtime(workers);
+    for _ in 0..50 {
+        let (send, receive) = mpsc::channel();
+        let yields = rt.handle().spawn_apart(async move {
+            let stuck = spawn_apart(async move { receive.recv().unwrap() });
+            yield_now().await;
+            send.send(7).unwrap();
+            stuck.await.unwrap()
+        });
+        assert_eq!(rt.block_on(yields).unwrap(), 7);
+    }
+}
+
+/// A timer that is on the wheel of a worker that blocks then.
+fn a_stuck_worker_strands_no_timer(workers: usize) {
+    if workers == 1 {
+        return;
+    }
+    let rt = runtime(workers);
+    for _ in 0..20 {
+        let (send, receive) = mpsc::channel();
+        let sleeps = rt.handle().spawn_apart(async move {
+            let mut timer = std::pin::pin!(time::sleep(Duration::from_millis(3)));
+            poll_fn(|cx| {
+                assert!(timer.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            let stuck = spawn_apart(async move { receive.recv().unwrap() });
+            timer.await;
+            send.send(7).unwrap();
+            stuck.await.unwrap()
+        });
+        assert_eq!(rt.block_on(sleeps).unwrap(), 7);
+    }
+}
+
+/// Keeps its thread for longer than a turn may last.
+fn burn() {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Burns, and is ready again, so many times.
+async fn burns(mut times: usize, mut each: impl FnMut()) {
+    poll_fn(|cx| {
+        burn();
+        each();
+        times -= 1;
+        if times == 0 {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Traps 16 and 30, by time: far fewer polls than the count allows.
+fn few_long_polls_leave_the_driver_its_turn(workers: usize) {
+    let world = World::new();
+    let rt = world.build(Builder::new().workers(workers).stealing(false));
+    rt.block_on(async {
+        let before = world.parks.load(Ordering::SeqCst);
+        let tasks: Vec<_> = (0..8).map(|_| spawn_apart(burns(5, || {}))).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let turns = world.parks.load(Ordering::SeqCst) - before;
+        // 40 polls on this worker; the first two looks at the clock of a turn
+        // are needed to see how long a poll takes.
+        assert!(turns >= 10, "{turns} turns of the driver");
+    });
+}
+
+fn a_color_of_long_polls_shares_its_worker(workers: usize) {
+    let rt = World::new().build(Builder::new().workers(workers).stealing(false));
+    let log = Arc::new(Mutex::new(Vec::new()));
+    rt.block_on(async {
+        let tasks: Vec<_> = (0..2)
+            .map(|who| {
+                let log = log.clone();
+                spawn_apart(burns(10, move || log.lock().unwrap().push(who)))
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    let log = log.lock().unwrap();
+    let changes = log.windows(2).filter(|two| two[0] != two[1]).count();
+    assert!(changes >= 4, "{log:?}");
+}
+
+fn without_stealing_everything_stays_home(workers: usize) {
+    let rt = World::new().build(Builder::new().workers(workers).stealing(false));
+    rt.block_on(async {
+        let here = std::thread::current().id();
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                spawn_apart(async move {
+                    for _ in 0..10 {
+                        assert_eq!(std::thread::current().id(), here);
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
 }

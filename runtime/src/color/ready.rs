@@ -145,6 +145,18 @@ impl<N: Linked> Ready<N> {
         self.list.with_mut(|list| unsafe { (*list).pop() })
     }
 
+    /// Whether the runner's own list begins with this node.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the runner.
+    #[cfg(not(all(test, loom)))]
+    pub(crate) unsafe fn begins_with(&self, node: *const N) -> bool {
+        // SAFETY: the list is the runner's alone.
+        self.list
+            .with(|list| ptr::eq(unsafe { (*list).head }, node))
+    }
+
     /// Ends the run. `true`: the color is idle, and the caller must not touch
     /// it any more. `false`: something is left, and the caller, still the
     /// runner, has to put the color back into a run queue.

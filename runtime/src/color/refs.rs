@@ -38,6 +38,7 @@ impl Refs {
     }
 
     /// One less, unless it is the last. `false`: it is, and is still there.
+    #[cfg(not(all(test, loom)))]
     #[must_use]
     pub(crate) fn down_unless_last(&self) -> bool {
         let mut count = self.0.load(Ordering::Relaxed);

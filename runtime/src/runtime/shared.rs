@@ -13,7 +13,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::task::owned::{FOREIGN, Owned};
 use crate::task::{self, Reason, TaskRef};
 use crate::time::Clock;
-use crate::worker::{Sleepers, Worker, WorkerShared};
+use crate::worker::{Scout, Sleepers, Worker, WorkerShared};
 
 /// What all threads of a runtime share.
 pub(crate) struct Shared {
@@ -21,6 +21,9 @@ pub(crate) struct Shared {
     pub(crate) workers: Box<[WorkerShared]>,
     pub(crate) scheduling: Scheduling,
     pub(crate) sleepers: Sleepers,
+    pub(crate) scout: Scout,
+    /// Work was offered while the scout napped.
+    pub(crate) rung: AtomicBool,
     pub(crate) colors: Table,
     default_color: OnceLock<ColorRef>,
     pub(super) blocking: blocking::Pool,
@@ -60,6 +63,8 @@ impl Shared {
             scheduling,
             workers: (0..workers).map(|_| WorkerShared::new()).collect(),
             sleepers: Sleepers::new(),
+            scout: Scout::new(),
+            rung: AtomicBool::new(false),
             colors: Table::new(),
             default_color: OnceLock::new(),
             blocking: blocking::Pool::new(blocking),

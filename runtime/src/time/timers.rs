@@ -113,6 +113,12 @@ impl Timers {
         (next != u64::MAX).then(|| clock.start + Duration::from_millis(next))
     }
 
+    /// Whether the next is due, and has been for so long.
+    pub(crate) fn is_late(&self, clock: &Clock, by: Duration) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        next != u64::MAX && clock.start.elapsed() >= Duration::from_millis(next) + by
+    }
+
     /// Hands over the wakers of what is due.
     pub(crate) fn fire(&self, clock: &Clock, fired: &mut Vec<Waker>) {
         let next = self.next.load(Ordering::Relaxed);

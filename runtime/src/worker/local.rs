@@ -14,7 +14,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::command::Command;
-use super::queue::BATCH;
+use super::pace::{self, Pace, Slice};
 use super::shared::WorkerShared;
 use crate::buf::Pool;
 use crate::color::{ColorRef, Core};
@@ -23,6 +23,7 @@ use crate::runtime::{Handle, Placement, Shared};
 use crate::sync::atomic::{AtomicPtr, Ordering, fence};
 use crate::task::owned::Owned;
 use crate::task::{Header, Ran, TaskRef};
+use crate::time::Timers;
 
 /// Polls before the driver gets its turn. tokio's figure is 61; this one is from
 /// thin air, larger so that one enter of the ring carries more.
@@ -42,8 +43,20 @@ pub(crate) struct Worker {
     pinned_next: Cell<bool>,
     /// The live references of the tasks that it spawned.
     pub(super) owned: RefCell<Owned>,
-    /// Tasks that yielded: woken when the driver has had its turn.
-    yielded: RefCell<Vec<Waker>>,
+    /// The first task of the running color that yielded in this turn of it.
+    yielder: Cell<*const Header>,
+    /// Where the colors of tasks that yielded begin in the queue, and how many
+    /// pinned ones come before: they run when the driver has had its turn.
+    queue_end: Cell<Option<usize>>,
+    pinned_left: Cell<Option<usize>>,
+    /// Something was put into the queue that others were not told of.
+    pub(super) unoffered: Cell<bool>,
+    pace: Pace,
+    /// Whether this is the scout, how often it has napped, and the progress of
+    /// the others when it last fell asleep.
+    pub(super) scouting: Cell<bool>,
+    pub(super) naps: Cell<u32>,
+    pub(super) seen: RefCell<Vec<u32>>,
     /// The color that it runs.
     running: Cell<*const Core>,
     /// The task that it polls.
@@ -87,7 +100,14 @@ impl Worker {
             driver: RefCell::new(driver),
             pinned: RefCell::default(),
             pinned_next: Cell::new(false),
-            yielded: RefCell::default(),
+            yielder: Cell::new(ptr::null()),
+            queue_end: Cell::new(None),
+            pinned_left: Cell::new(None),
+            unoffered: Cell::new(false),
+            pace: Pace::new(),
+            scouting: Cell::new(false),
+            naps: Cell::new(0),
+            seen: RefCell::default(),
             running: Cell::new(ptr::null()),
             task: Cell::new(None),
             entered: Cell::new(false),
@@ -182,12 +202,17 @@ impl Worker {
         self.owned.borrow_mut().add(task);
     }
 
-    /// Wakes a task of this thread when the driver has had its turn; at once if
-    /// the thread has no driver.
+    /// Wakes the running task, and puts what its color still has to do off
+    /// until the driver has had its turn.
     pub(crate) fn wake_after_driver(waker: &Waker) {
-        Worker::with(|worker| match worker {
-            Some(worker) => worker.yielded.borrow_mut().push(waker.clone()),
-            None => waker.wake_by_ref(),
+        waker.wake_by_ref();
+        Worker::with(|worker| {
+            let Some((worker, task)) = worker.and_then(|w| Some((w, w.task.get()?))) else {
+                return;
+            };
+            if worker.yielder.get().is_null() {
+                worker.yielder.set(task.as_ptr());
+            }
         });
     }
 
@@ -207,9 +232,10 @@ impl Worker {
     /// Hands over what the others may run: nobody looks after it here while
     /// the thread is away.
     fn leave(&self) {
-        self.wake_yielded();
+        self.shared().set_away();
+        self.stop_scouting();
         if self.shared().has_stealable() {
-            self.runtime.shared().offer();
+            self.runtime.shared().offer(self.index);
         }
     }
 
@@ -223,12 +249,13 @@ impl Worker {
         self.receive();
         self.run_ready(&|| false);
         self.rest(limit, &|| false);
+        self.leave();
         self.shared().sleep.prepare(&self.runtime.shared().sleepers);
     }
 
     /// When the next turn is due by itself: now, if something is ready.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.finds_work() || self.driver.borrow().is_due() {
+        if self.has_work() || self.driver.borrow().is_due() {
             return Some(Instant::now());
         }
         self.shared().timers.next(self.runtime.shared().clock())
@@ -240,15 +267,27 @@ impl Worker {
 
     /// Ends the sleep that a host loop's last turn left it in.
     fn rouse(&self) {
-        self.shared().sleep.wake_up(&self.runtime.shared().sleepers);
+        self.shared().pace.store(pace::UNKNOWN, Ordering::Relaxed);
+        self.wake_up();
+    }
+
+    fn wake_up(&self) {
+        let shared = self.runtime.shared();
+        let summoned = self.shared().sleep.wake_up(&shared.sleepers);
+        if summoned {
+            self.become_scout();
+        } else if self.scouting.get() {
+            shared.scout.search();
+        }
     }
 
     /// Runs ready colors within the budget of a turn. `true`: `done`.
     fn run_ready(&self, done: &impl Fn() -> bool) -> bool {
-        let mut polls = 0;
-        while polls < TURN {
+        self.pace.begin_turn();
+        let mut left = TURN;
+        while left > 0 {
             let Some(color) = self.next() else { break };
-            polls += self.run_color(color);
+            left = left.saturating_sub(self.run_color(color));
             if done() {
                 return true;
             }
@@ -263,16 +302,22 @@ impl Worker {
             self.park(Some(Duration::ZERO));
         } else {
             self.sleep(limit, done);
+            self.fire_late_timers();
         }
-        self.fire_timers();
-        self.wake_yielded();
+        self.queue_end.set(None);
+        self.pinned_left.set(None);
+        self.fire(&self.shared().timers);
     }
 
     /// Takes over what other threads left here.
     fn receive(&self) {
         let shared = self.shared();
         // SAFETY: this is the owner of the queue.
-        (shared.inbox).take(|color| unsafe { shared.queue.push(color) });
+        let push = |color| unsafe { shared.queue.push(color) };
+        shared.inbox.take(|color| {
+            self.unoffered.set(true);
+            push(color);
+        });
         shared
             .pinned
             .take(|color| self.pinned.borrow_mut().push_back(color));
@@ -301,7 +346,6 @@ impl Worker {
             || !shared.pinned.is_empty()
             || !shared.commands.is_empty()
             || !shared.finished.is_empty()
-            || !self.yielded.borrow().is_empty()
     }
 
     /// The next ready color, in turn from the queue and the pinned ones.
@@ -316,6 +360,9 @@ impl Worker {
     }
 
     fn pop_pinned(&self) -> Option<NonNull<Core>> {
+        if let Some(left) = self.pinned_left.get() {
+            self.pinned_left.set(Some(left.checked_sub(1)?));
+        }
         let color = self.pinned.borrow_mut().pop_front()?;
         self.offer_rest();
         Some(color)
@@ -323,6 +370,13 @@ impl Worker {
 
     fn pop_queue(&self) -> Option<NonNull<Core>> {
         let shared = self.shared();
+        if self
+            .queue_end
+            .get()
+            .is_some_and(|end| shared.queue.is_past(end))
+        {
+            return None;
+        }
         let color = shared.queue.pop()?;
         self.offer_rest();
         Some(color)
@@ -331,12 +385,15 @@ impl Worker {
     /// What waits here may have to wait long: nobody knows how long the color
     /// takes that was just popped.
     fn offer_rest(&self) {
-        if self.shared().queue.len() > 0 {
-            self.runtime.shared().offer();
+        self.stop_scouting();
+        if self.unoffered.get() && self.shared().queue.len() > 0 {
+            self.unoffered.set(false);
+            self.runtime.shared().offer(self.index);
         }
     }
 
     /// Puts a ready color into this worker's queue.
+    #[inline]
     pub(super) fn enqueue(&self, color: NonNull<Core>, pinned: bool) {
         if pinned {
             self.pinned.borrow_mut().push_back(color);
@@ -344,24 +401,38 @@ impl Worker {
         }
         // SAFETY: this is the owner of the queue.
         unsafe { self.shared().queue.push(color) };
-        if !self.running.get().is_null() {
+        if self.running.get().is_null() {
+            self.unoffered.set(true);
+        } else {
             // Who knows how long the running color takes.
-            self.runtime.shared().offer();
+            self.runtime.shared().offer(self.index);
         }
     }
 
-    /// Runs the ready tasks of a color within its budget. Returns how many.
+    /// Runs the ready tasks of a color within its budget. Returns what it took
+    /// off the turn's.
     fn run_color(&self, color: NonNull<Core>) -> usize {
         // SAFETY: scheduled, so alive: it has a task queued, whose reference
         // we give up only after `finish`.
         let core = unsafe { color.as_ref() };
+        let shared = self.shared();
         core.runs_on(self.index);
         let outer = self.running.replace(color.as_ptr());
         debug_assert!(outer.is_null(), "a worker runs one color at a time");
+        // Only this worker writes it.
+        let progress = shared.progress.load(Ordering::Relaxed).wrapping_add(1);
+        shared.progress.store(progress, Ordering::Relaxed);
+        self.pace.begin_color();
         let mut polls = 0;
+        let mut spent = 0;
         let mut done = Done::default();
         while polls < COLOR {
+            let yielder = self.yielder.get();
             // SAFETY: we took the color off its queue: we are the runner.
+            if !yielder.is_null() && unsafe { core.ready.begins_with(yielder) } {
+                break;
+            }
+            // SAFETY: as above.
             let Some(task) = (unsafe { core.ready.pop() }) else {
                 break;
             };
@@ -372,15 +443,37 @@ impl Worker {
                 done.push(task);
             }
             self.task.set(None);
+            let measured = |ns| shared.pace.store(ns, Ordering::Relaxed);
+            match self.pace.tick(measured) {
+                Slice::Goes => {}
+                Slice::ColorIsOver => break,
+                Slice::TurnIsOver => {
+                    spent = TURN;
+                    break;
+                }
+            }
         }
         self.running.set(ptr::null());
+        let yielded = !self.yielder.replace(ptr::null()).is_null();
         let pinned = core.is_pinned();
         // SAFETY: we are the runner; `core` is not touched after `true`.
         if !unsafe { core.ready.finish() } {
+            if yielded {
+                self.put_off(pinned);
+            }
             self.enqueue(color, pinned);
         }
         done.drain(|task| self.release(task));
-        polls
+        spent.max(polls)
+    }
+
+    /// What is queued from now on waits for the driver's turn.
+    fn put_off(&self, pinned: bool) {
+        if pinned && self.pinned_left.get().is_none() {
+            self.pinned_left.set(Some(self.pinned.borrow().len()));
+        } else if !pinned && self.queue_end.get().is_none() {
+            self.queue_end.set(Some(self.shared().queue.end()));
+        }
     }
 
     /// Gives the live reference of a completed task up.
@@ -395,65 +488,20 @@ impl Worker {
         }
     }
 
-    /// Takes work from the worker that has most. `true`: there is some now.
-    fn steal(&self) -> bool {
-        let workers = &self.runtime.shared().workers;
-        if !self.runtime.shared().steals() {
-            return false;
-        }
-        let others = || {
-            let (before, rest) = workers.split_at(self.index);
-            rest[1..].iter().chain(before)
-        };
-        let Some(victim) = others().max_by_key(|w| w.queue.len()) else {
-            return false;
-        };
-        let queue = &self.shared().queue;
-        let mut batch = [ptr::null_mut(); BATCH];
-        let count = victim.queue.steal(&mut batch);
-        for color in &batch[..count] {
-            let color = NonNull::new(*color).expect("queued colors are not null");
-            // SAFETY: this is the owner of the queue.
-            unsafe { queue.push(color) };
-        }
-        if count > 0 {
-            return true;
-        }
-        // A worker that is busy with one color does not look at its inbox.
-        let mut any = false;
-        for worker in others() {
-            worker.inbox.take(|color| {
-                any = true;
-                // SAFETY: as above.
-                unsafe { queue.push(color) };
-            });
-        }
-        any
-    }
-
-    /// Whether there is something to do, here or to be stolen.
-    fn finds_work(&self) -> bool {
-        let shared = self.runtime.shared();
-        if !shared.steals() {
-            return self.has_work();
-        }
-        self.has_own_work() || shared.workers.iter().any(WorkerShared::has_stealable)
-    }
-
     /// Sleeps until there is something to do, or for `limit`. Rule 1 in
     /// `worker::sleep`.
     fn sleep(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
         let shared = self.runtime.shared();
         let here = self.shared();
         here.sleep.prepare(&shared.sleepers);
-        let wait = if self.finds_work() || done() {
+        let wait = if self.has_work() || done() {
             Some(Duration::ZERO)
         } else {
             let timer = here.timers.until_next(shared.clock());
-            timer.into_iter().chain(limit).min()
+            timer.into_iter().chain(limit).chain(self.watch()).min()
         };
         self.park(wait);
-        here.sleep.wake_up(&shared.sleepers);
+        self.wake_up();
     }
 
     fn park(&self, wait: Option<Duration>) {
@@ -463,19 +511,12 @@ impl Worker {
         }
     }
 
-    fn fire_timers(&self) {
+    /// Fires what is due of this worker's timers, or of a stuck one's.
+    pub(super) fn fire(&self, timers: &Timers) {
         let mut wakers = self.wakers.take();
-        let shared = self.runtime.shared();
-        self.shared().timers.fire(shared.clock(), &mut wakers);
+        timers.fire(self.runtime.shared().clock(), &mut wakers);
         wakers.drain(..).for_each(Waker::wake);
         self.wakers.replace(wakers);
-    }
-
-    fn wake_yielded(&self) {
-        let mut wakers = self.yielded.take();
-        wakers.drain(..).for_each(Waker::wake);
-        let newer = self.yielded.replace(wakers);
-        self.yielded.borrow_mut().extend(newer);
     }
 }
 

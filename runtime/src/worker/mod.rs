@@ -3,6 +3,8 @@
 //! * [`queue`], [`inbox`], [`sleep`]: pure structures, with models.
 //! * `shared`: what other threads reach of a worker.
 //! * `local`: the worker itself, and its loop.
+//! * `steal`: what an idle worker takes from others.
+//! * `pace`: how long polls take.
 //! * `io`: the worker and its driver.
 //! * `close`: how a worker ends.
 
@@ -15,13 +17,21 @@ mod inbox;
 mod io;
 #[cfg(not(all(test, loom)))]
 mod local;
+#[cfg(not(all(test, loom)))]
+mod pace;
 mod queue;
 #[cfg(not(all(test, loom)))]
 mod shared;
 mod sleep;
+#[cfg(not(all(test, loom)))]
+mod steal;
 
 #[cfg(all(test, loom))]
 mod model;
 
 #[cfg(not(all(test, loom)))]
-pub(crate) use {local::Worker, shared::WorkerShared, sleep::Sleepers};
+pub(crate) use {
+    local::Worker,
+    shared::WorkerShared,
+    sleep::{Scout, Sleepers},
+};

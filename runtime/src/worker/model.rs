@@ -13,7 +13,7 @@ use loom::thread;
 
 use super::inbox::Inbox;
 use super::queue::{BATCH, RunQueue};
-use super::sleep::{Sleep, Sleepers};
+use super::sleep::{Office, Scout, Sleep, Sleepers};
 use crate::color::Linked;
 
 fn model(f: impl Fn() + Send + Sync + 'static) {
@@ -285,7 +285,7 @@ fn work_is_seen_or_the_sleeper_is_told() {
 }
 
 /// Guards: as above for `Sleepers::any`, whose fence stands for that of
-/// `notify`, before `try_notify`: the count and the flag are both seen.
+/// `notify`, before `summon`: the count and the flag are both seen.
 #[test]
 fn an_offer_is_seen_or_the_sleeper_is_told() {
     model(|| {
@@ -294,7 +294,7 @@ fn an_offer_is_seen_or_the_sleeper_is_told() {
             let bed = bed.clone();
             thread::spawn(move || {
                 bed.work.store(1, Ordering::Relaxed);
-                bed.sleepers.any() && bed.sleep.try_notify(&bed.sleepers)
+                bed.sleepers.any() && bed.sleep.summon(&bed.sleepers)
             })
         };
         let found = bed.prepare_and_look();
@@ -360,5 +360,129 @@ fn two_parked_periods_against_a_notifier() {
         );
         bed.sleep.wake_up(&bed.sleepers);
         bed.assert_nobody_sleeps();
+    });
+}
+
+/// Two beds and the scout's office.
+struct Camp {
+    beds: [Sleep; 2],
+    sleepers: Sleepers,
+    scout: Scout,
+    work: AtomicUsize,
+}
+
+impl Camp {
+    fn new() -> Arc<Camp> {
+        Arc::new(Camp {
+            beds: [Sleep::new(), Sleep::new()],
+            sleepers: Sleepers::new(),
+            scout: Scout::new(),
+            work: AtomicUsize::new(0),
+        })
+    }
+
+    fn sees_work(&self) -> bool {
+        self.work.load(Ordering::Relaxed) != 0
+    }
+
+    /// As `Shared::offer`: somebody is, or becomes, the scout, or all are
+    /// awake.
+    fn offer(&self) {
+        if !self.sleepers.any() || self.scout.office() != Office::Vacant {
+            return;
+        }
+        while self.scout.claim() {
+            if self.beds.iter().any(|bed| bed.summon(&self.sleepers)) {
+                return;
+            }
+            self.scout.resign();
+            if !self.beds.iter().any(Sleep::is_parked) {
+                return;
+            }
+        }
+    }
+
+    /// As a worker that would sleep: `true`: it does, for good.
+    fn sleeps(&self, bed: usize) -> bool {
+        self.beds[bed].prepare(&self.sleepers);
+        !self.sees_work() || !self.scout.claim()
+    }
+
+    /// Nobody sleeps for good with work in sight, but if a scout is there.
+    fn assert_covered(&self, asleep: bool) {
+        let covered = self.scout.office() != Office::Vacant || !self.sleepers.any();
+        assert!(!asleep || !self.sees_work() || covered, "work is stranded");
+    }
+}
+
+/// Guards: rule 5: an offer against a scout that goes to sleep for good: the
+/// fence of `resign`, and that of `any`.
+#[test]
+fn an_offer_against_a_scout_that_resigns() {
+    model(|| {
+        let camp = Camp::new();
+        assert!(camp.scout.claim());
+        let offers = {
+            let camp = camp.clone();
+            thread::spawn(move || {
+                camp.work.store(1, Ordering::Relaxed);
+                camp.offer();
+            })
+        };
+        camp.beds[0].prepare(&camp.sleepers);
+        let mut asleep = !camp.sees_work();
+        if asleep {
+            camp.scout.resign();
+            asleep = !camp.sees_work() || !camp.scout.claim();
+        }
+        offers.join().unwrap();
+        camp.assert_covered(asleep);
+    });
+}
+
+/// Guards: rule 5: a worker that leaves work in sight to the scout, against
+/// the scout that goes to work: it looks again, and offers what it sees.
+#[test]
+fn a_sleeper_against_a_scout_that_goes_to_work() {
+    model(|| {
+        let camp = Camp::new();
+        camp.work.store(1, Ordering::Relaxed);
+        assert!(camp.scout.claim());
+        let scout = {
+            let camp = camp.clone();
+            thread::spawn(move || {
+                camp.scout.resign();
+                if camp.sees_work() {
+                    camp.offer();
+                }
+            })
+        };
+        let asleep = camp.sleeps(1);
+        scout.join().unwrap();
+        camp.assert_covered(asleep);
+    });
+}
+
+/// Guards: an offer that claimed the office and found nobody to summon gives
+/// it back and looks again at who sleeps.
+#[test]
+fn an_offer_that_finds_nobody_to_summon() {
+    model(|| {
+        let camp = Camp::new();
+        camp.beds[1].prepare(&camp.sleepers);
+        let offers = {
+            let camp = camp.clone();
+            thread::spawn(move || {
+                camp.work.store(1, Ordering::Relaxed);
+                camp.offer();
+            })
+        };
+        // One wakes by itself, one goes to sleep.
+        let summoned = camp.beds[1].wake_up(&camp.sleepers);
+        let asleep = camp.sleeps(0);
+        offers.join().unwrap();
+        if !summoned {
+            camp.assert_covered(asleep);
+        }
     });
 }

@@ -85,6 +85,20 @@ impl<T> RunQueue<T> {
         self.back.load(Ordering::Acquire).wrapping_sub(front)
     }
 
+    /// The end of what is there now, for [`is_past`](RunQueue::is_past).
+    #[cfg(not(all(test, loom)))]
+    pub(crate) fn end(&self) -> usize {
+        self.back.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that was there at `end` has been taken.
+    #[cfg(not(all(test, loom)))]
+    pub(crate) fn is_past(&self, end: usize) -> bool {
+        let front = self.front.load(Ordering::Relaxed);
+        // Indices wrap.
+        front.wrapping_sub(end) <= usize::MAX / 2
+    }
+
     fn buffer(&self) -> &Buffer<T> {
         // SAFETY: buffers live as long as the queue (rule 4). Acquire: its
         // slots, written by the owner before it was published.

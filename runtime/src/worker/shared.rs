@@ -6,12 +6,14 @@ use std::sync::{Arc, OnceLock};
 use super::command::{Command, Commands};
 use super::inbox::Inbox;
 use super::local::Worker;
+use super::pace;
 use super::queue::RunQueue;
 use super::sleep::Sleep;
 use crate::color::Core;
 use crate::driver::Unpark;
 use crate::op::{InFlight, Slot};
 use crate::runtime::{Handle, Shared};
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::task::Header;
 use crate::time::Timers;
 
@@ -30,7 +32,14 @@ pub(crate) struct WorkerShared {
     pub(super) sleep: Sleep,
     pub(super) unpark: OnceLock<Arc<dyn Unpark>>,
     pub(crate) timers: Timers,
+    /// Nanoseconds of a color's turn here, on average; [`AWAY`].
+    pub(super) pace: AtomicU32,
+    /// Colors begun. Written by the worker.
+    pub(super) progress: AtomicU32,
 }
+
+/// The pace of a worker whose thread is elsewhere.
+const AWAY: u32 = u32::MAX;
 
 impl WorkerShared {
     pub(crate) fn new() -> WorkerShared {
@@ -43,6 +52,8 @@ impl WorkerShared {
             sleep: Sleep::new(),
             unpark: OnceLock::new(),
             timers: Timers::new(),
+            pace: AtomicU32::new(pace::UNKNOWN),
+            progress: AtomicU32::new(0),
         }
     }
 
@@ -51,7 +62,16 @@ impl WorkerShared {
         self.queue.len() > 0 || !self.inbox.is_empty()
     }
 
-    fn unpark(&self) {
+    /// Whether its thread is elsewhere, outside `block_on`.
+    pub(super) fn is_away(&self) -> bool {
+        self.pace.load(Ordering::Relaxed) == AWAY
+    }
+
+    pub(super) fn set_away(&self) {
+        self.pace.store(AWAY, Ordering::Relaxed);
+    }
+
+    pub(super) fn unpark(&self) {
         let unpark = self.unpark.get();
         unpark.expect("a worker that sleeps has a driver").unpark();
     }
@@ -88,7 +108,7 @@ impl Shared {
         unsafe { inbox.push(color) };
         if !self.notify(home) && !pinned {
             // Home is busy; someone else may be free to take it.
-            self.offer();
+            self.offer(home);
         }
     }
 
@@ -101,20 +121,6 @@ impl Shared {
             worker.unpark();
         }
         won
-    }
-
-    /// Wakes one sleeping worker, if there is one, to steal what was just
-    /// published.
-    pub(crate) fn offer(&self) {
-        if !self.steals() || !self.sleepers.any() {
-            return;
-        }
-        for worker in &self.workers {
-            if worker.sleep.try_notify(&self.sleepers) {
-                worker.unpark();
-                return;
-            }
-        }
     }
 
     pub(crate) fn notify_all(&self) {

@@ -18,12 +18,23 @@
 //!    value.
 //! 3. The change from parked to notified is made once, by whoever succeeds in
 //!    it, and pays for one unpark.
+//! 4. At most one worker is the *scout*: awake to search for work to steal, or
+//!    asleep for a bounded nap, after which it searches again. Who offers
+//!    work finds a scout, and may leave it at that, or claims the office and
+//!    *summons* a parked worker to it. A worker that would sleep and sees work
+//!    that is not worth stealing becomes the scout, or leaves it to the one
+//!    that there is.
+//! 5. Who gives the office up, to work or to sleep, passes a full fence
+//!    ([`Scout::resign`]) and looks for work once more. It is rule 1 again,
+//!    with the office in the place of the parked flag: either the offer finds
+//!    no scout, and summons one, or the scout finds what was offered.
 
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
 const NOTIFIED: u32 = 2;
+const SUMMONED: u32 = 3;
 
 /// The flag of one worker.
 #[derive(Debug)]
@@ -61,12 +72,26 @@ impl Sleep {
         fence(Ordering::SeqCst);
     }
 
-    /// This worker is awake again, by itself or notified.
-    pub(crate) fn wake_up(&self, sleepers: &Sleepers) {
+    /// This worker is awake again, by itself or notified. `true`: it was
+    /// summoned, and is the scout.
+    pub(crate) fn wake_up(&self, sleepers: &Sleepers) -> bool {
         // Acquire: what the notifier wrote before.
-        if self.0.swap(AWAKE, Ordering::Acquire) == PARKED {
+        let before = self.0.swap(AWAKE, Ordering::Acquire);
+        if before == PARKED {
             sleepers.0.fetch_sub(1, Ordering::Relaxed);
         }
+        before == SUMMONED
+    }
+
+    /// Whether it is parked, after a fence of the caller's.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == PARKED
+    }
+
+    /// Whether its thread is at work, as it seems.
+    #[cfg(not(all(test, loom)))]
+    pub(crate) fn is_awake(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == AWAKE
     }
 
     /// Work for this worker was published. `true`: the caller has to unpark
@@ -74,23 +99,87 @@ impl Sleep {
     #[must_use]
     pub(crate) fn notify(&self, sleepers: &Sleepers) -> bool {
         fence(Ordering::SeqCst);
-        self.try_notify(sleepers)
+        self.leave_parked(NOTIFIED, sleepers)
     }
 
-    /// As `notify`, after `Sleepers::any` has passed the fence.
+    /// Makes it the scout, after `Sleepers::any` has passed the fence. `true`:
+    /// the caller, who claimed the office for it, has to unpark it.
     #[must_use]
-    pub(crate) fn try_notify(&self, sleepers: &Sleepers) -> bool {
+    pub(crate) fn summon(&self, sleepers: &Sleepers) -> bool {
+        self.leave_parked(SUMMONED, sleepers)
+    }
+
+    fn leave_parked(&self, to: u32, sleepers: &Sleepers) -> bool {
         // Acquire: the count that `prepare` added.
         if self.0.load(Ordering::Acquire) != PARKED {
             return false;
         }
         let won = self
             .0
-            .compare_exchange(PARKED, NOTIFIED, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(PARKED, to, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
         if won {
             sleepers.0.fetch_sub(1, Ordering::Relaxed);
         }
         won
+    }
+}
+
+/// Who is the scout (rule 4).
+#[derive(Debug)]
+pub(crate) struct Scout(AtomicU32);
+
+const NOBODY: u32 = 0;
+const SEARCHES: u32 = 1;
+/// And the number of the worker.
+const NAPS: u32 = 2;
+
+/// What the scout does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Office {
+    Vacant,
+    Searches,
+    /// The worker with this number, for a bounded time.
+    Naps(usize),
+}
+
+impl Scout {
+    pub(crate) fn new() -> Scout {
+        Scout(AtomicU32::new(NOBODY))
+    }
+
+    /// What it does, after a fence of the caller's.
+    pub(crate) fn office(&self) -> Office {
+        match self.0.load(Ordering::Relaxed) {
+            NOBODY => Office::Vacant,
+            SEARCHES => Office::Searches,
+            index => Office::Naps((index - NAPS) as usize),
+        }
+    }
+
+    /// Takes the office, for the caller or for whom it summons. `false`:
+    /// someone has it.
+    #[must_use]
+    pub(crate) fn claim(&self) -> bool {
+        // Relaxed: the fences order it (rule 5).
+        self.0
+            .compare_exchange(NOBODY, SEARCHES, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The scout is about to nap.
+    pub(crate) fn nap(&self, index: usize) {
+        self.0.store(NAPS + index as u32, Ordering::Relaxed);
+    }
+
+    /// The scout is awake.
+    pub(crate) fn search(&self) {
+        self.0.store(SEARCHES, Ordering::Relaxed);
+    }
+
+    /// The scout gives the office up, and has to look for work once more.
+    pub(crate) fn resign(&self) {
+        self.0.store(NOBODY, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 }

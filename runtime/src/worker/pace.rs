@@ -1,0 +1,204 @@
+//! How long polls take, for few looks at the clock.
+//!
+//! A color's turn and a worker's turn end by count and by time, and thieves
+//! ask how long what waits will take. A look at the clock costs about as much
+//! as a short poll, so it is taken once in [`MOST`] polls when they are short,
+//! and after each when they are long. A poll that is long after many short
+//! ones is noticed [`MOST`] polls later, at worst.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// The most polls between two looks.
+const MOST: u32 = 16;
+
+/// Stretches shorter than this are made longer, and longer ones short at once.
+const SHORT: Duration = Duration::from_micros(25);
+const LONG: Duration = Duration::from_micros(100);
+
+/// How long a color has its turn. Ten times what a request is expected to
+/// take, and a fifth of what a timer is late anyway.
+const COLOR: Duration = Duration::from_micros(200);
+
+/// How long before the driver and the timers have theirs: a tick of the wheel.
+const TURN: Duration = Duration::from_millis(1);
+
+/// Taken for the length of a color's turn that was never measured.
+pub(crate) const UNKNOWN: u32 = 20_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slice {
+    Goes,
+    ColorIsOver,
+    /// And the color's too.
+    TurnIsOver,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Polls until the next look, and between the last and that.
+    left: Cell<u32>,
+    stretch: Cell<u32>,
+    /// The first and the last look of this turn.
+    turn: Cell<Option<Instant>>,
+    last: Cell<Option<Instant>>,
+    /// The last look before the color began, or the first in it.
+    color: Cell<Option<Instant>>,
+    /// Colors begun since the last look.
+    colors: Cell<u32>,
+    /// Nanoseconds of a color's turn, a moving average; zero: not measured.
+    average: Cell<u32>,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Pace {
+        Pace {
+            left: Cell::new(1),
+            stretch: Cell::new(1),
+            turn: Cell::new(None),
+            last: Cell::new(None),
+            color: Cell::new(None),
+            colors: Cell::new(0),
+            average: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn begin_turn(&self) {
+        self.turn.set(None);
+        self.last.set(None);
+    }
+
+    #[inline]
+    pub(crate) fn begin_color(&self) {
+        self.color.set(self.last.get());
+        self.colors.set(self.colors.get() + 1);
+    }
+
+    /// After each poll. `measured` is told the new average, if there is one.
+    #[inline]
+    pub(crate) fn tick(&self, measured: impl FnOnce(u32)) -> Slice {
+        let left = self.left.get() - 1;
+        self.left.set(left);
+        if left > 0 {
+            return Slice::Goes;
+        }
+        self.look(Instant::now(), measured)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look(&self, now: Instant, measured: impl FnOnce(u32)) -> Slice {
+        let Some(last) = self.last.replace(Some(now)) else {
+            // The first of this turn: nothing to compare with.
+            self.turn.set(Some(now));
+            self.color.set(Some(now));
+            self.colors.set(0);
+            self.left.set(1);
+            return Slice::Goes;
+        };
+        let took = now.duration_since(last);
+        let stretch = match took {
+            _ if took < SHORT => (2 * self.stretch.get()).min(MOST),
+            _ if took > LONG => 1,
+            _ => self.stretch.get(),
+        };
+        self.stretch.set(stretch);
+        self.left.set(stretch);
+        let colors = u128::from(self.colors.replace(0).max(1));
+        let each = u32::try_from(took.as_nanos() / colors).unwrap_or(u32::MAX);
+        let average = match self.average.get() {
+            0 => each,
+            old => old - old / 4 + each / 4,
+        };
+        self.average.set(average.max(1));
+        measured(average.max(1));
+        let since = |begin: Option<Instant>| begin.map_or(Duration::ZERO, |b| now - b);
+        if since(self.turn.get()) >= TURN {
+            Slice::TurnIsOver
+        } else if since(self.color.get()) >= COLOR {
+            Slice::ColorIsOver
+        } else {
+            Slice::Goes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Polls of `each`, `count` of them; returns the looks and how it ended.
+    fn polls(pace: &Pace, now: &mut Instant, each: Duration, count: usize) -> (usize, Slice) {
+        let mut looks = 0;
+        for _ in 0..count {
+            *now += each;
+            pace.left.set(pace.left.get() - 1);
+            if pace.left.get() == 0 {
+                looks += 1;
+                let slice = pace.look(*now, |_| {});
+                if slice != Slice::Goes {
+                    return (looks, slice);
+                }
+            }
+        }
+        (looks, Slice::Goes)
+    }
+
+    #[test]
+    fn short_polls_are_seldom_looked_at() {
+        let (pace, mut now) = (Pace::new(), Instant::now());
+        pace.begin_turn();
+        pace.begin_color();
+        let each = Duration::from_nanos(100);
+        let (looks, slice) = polls(&pace, &mut now, each, 1_000);
+        assert_eq!(slice, Slice::Goes);
+        assert!(looks < 1_000 / MOST as usize + 10, "{looks} looks");
+    }
+
+    #[test]
+    fn long_polls_end_the_turn_soon() {
+        let (pace, mut now) = (Pace::new(), Instant::now());
+        for _ in 0..10 {
+            pace.begin_turn();
+            pace.begin_color();
+            polls(&pace, &mut now, Duration::from_nanos(100), 100);
+        }
+        // Noticed late once, and at once from then on.
+        let long = Duration::from_millis(10);
+        for most in [2 * MOST as usize, 3, 3] {
+            pace.begin_turn();
+            pace.begin_color();
+            let before = now;
+            let (_, slice) = polls(&pace, &mut now, long, 1_000);
+            assert_eq!(slice, Slice::TurnIsOver);
+            assert!(now - before <= long * most as u32);
+        }
+    }
+
+    #[test]
+    fn a_color_of_middling_polls_ends_before_the_turn() {
+        let (pace, mut now) = (Pace::new(), Instant::now());
+        pace.begin_turn();
+        pace.begin_color();
+        let (_, slice) = polls(&pace, &mut now, Duration::from_micros(30), 1_000);
+        assert_eq!(slice, Slice::ColorIsOver);
+    }
+
+    #[test]
+    fn the_average_is_of_color_turns() {
+        let (pace, mut now) = (Pace::new(), Instant::now());
+        pace.begin_turn();
+        for _ in 0..2_000 {
+            pace.begin_color();
+            for _ in 0..2 {
+                now += Duration::from_micros(1);
+                pace.left.set(pace.left.get() - 1);
+                if pace.left.get() == 0 {
+                    let _ = pace.look(now, |_| {});
+                }
+            }
+        }
+        let average = pace.average.get();
+        assert!((1_000..4_000).contains(&average), "{average} ns");
+    }
+}
