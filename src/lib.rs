@@ -46,8 +46,8 @@ mod builder;
 
 pub use builder::{Builder, DriverChoice, Runtime};
 pub use isochrome_runtime::{
-    AbortHandle, Background, Color, Handle, JoinError, JoinHandle, spawn, spawn_apart,
-    spawn_blocking, yield_now,
+    AbortHandle, Background, Color, Handle, JoinError, JoinHandle, Placement, spawn, spawn_apart,
+    spawn_blocking, spawn_local, yield_now,
 };
 
 /// Sockets and names.
