@@ -41,22 +41,38 @@ pub fn build(bench: &Path, packages: &[String]) -> BTreeMap<String, String> {
         }
         bar.inc(1);
     }
-    let script = bench.join("servers/build-c.sh");
-    if script.exists() && !STOP.load(Ordering::Relaxed) {
-        // The peers that are not Rust; each that is missing fails to start, and
-        // is named then.
-        bar.set_message("build the C and C++ peers");
-        if let Err(why) = built(Command::new("sh").arg(script).current_dir(bench)) {
-            failed.insert("build-c.sh".into(), why);
-        }
-    }
     bar.finish_and_clear();
     failed
 }
 
+/// Builds the peers that are not Rust; those that failed by binary, with why.
+pub fn build_foreign(bench: &Path) -> BTreeMap<String, String> {
+    let mut script = Command::new("sh");
+    script
+        .arg(bench.join("servers/build-c.sh"))
+        .current_dir(bench);
+    match child::output(&mut script, &[], LIMIT) {
+        Ok(out) => missing(&out.stderr),
+        Err(e) => [("build-c.sh".to_owned(), format!("{e:#}"))].into(),
+    }
+}
+
+/// From `build-c.sh: peer-libuv is not built: no <uv.h>: install libuv1-dev`.
+fn missing(text: &str) -> BTreeMap<String, String> {
+    let named = text.lines().filter_map(|line| {
+        let (name, why) = line
+            .strip_prefix("build-c.sh: ")?
+            .split_once(" is not built: ")?;
+        Some((name.to_owned(), why.to_owned()))
+    });
+    named.collect()
+}
+
+/// For one package with all that it depends on, from nothing.
+const LIMIT: Duration = Duration::from_secs(900);
+
 fn built(command: &mut Command) -> Result<(), String> {
-    let out =
-        child::output(command, &[], Duration::from_secs(900)).map_err(|e| format!("{e:#}"))?;
+    let out = child::output(command, &[], LIMIT).map_err(|e| format!("{e:#}"))?;
     match out.code {
         Some(0) => Ok(()),
         None => Err("the build did not end in 15 minutes".into()),
@@ -81,5 +97,13 @@ mod tests {
         let text = "warning: a\n --> b\nerror[E0432]: no such thing\nerror: aborting";
         assert_eq!(super::first_error(text), "error[E0432]: no such thing");
         assert_eq!(super::first_error("odd"), "odd");
+    }
+
+    #[test]
+    fn a_foreign_peer_that_is_missing_is_named() {
+        let text = "cc: warning\nbuild-c.sh: peer-libuv is not built: no <uv.h>: install it\n";
+        let all = super::missing(text);
+        assert_eq!(all["peer-libuv"], "no <uv.h>: install it");
+        assert_eq!(all.len(), 1);
     }
 }

@@ -2,6 +2,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::stats::Spread;
@@ -144,6 +145,81 @@ pub fn lines(path: &Path, title: &str, up: &str, series: &[Series]) -> Result<()
         .draw()
         .map_err(odd)?;
     root.present().map_err(odd)
+}
+
+/// A row of a dot chart: a point, or none, for each of the names.
+pub struct Row {
+    pub label: String,
+    pub points: Vec<Option<Spread>>,
+}
+
+/// A row a case, a mark a name; the axis is logarithmic, with a line at 1.
+pub fn dots(path: &Path, title: &str, below: &str, names: &[&str], rows: &[Row]) -> Result<()> {
+    let all = || rows.iter().flat_map(|r| r.points.iter().flatten());
+    let low = all().map(|s| s.median).fold(1.0, f64::min).max(1e-3) / 1.3;
+    let high = all().map(|s| s.median).fold(1.0, f64::max) * 1.3;
+    let n = rows.len();
+    let root = SVGBackend::new(path, (940, 90 + ROW * n as u32)).into_drawing_area();
+    root.fill(&WHITE).map_err(odd)?;
+    let (plot, side) = root.split_horizontally(740);
+    let mut chart = ChartBuilder::on(&plot)
+        .caption(title, ("sans-serif", 17))
+        .margin(8)
+        .x_label_area_size(42)
+        .y_label_area_size(170)
+        .build_cartesian_2d((low..high).log_scale(), 0.0..n as f64)
+        .map_err(odd)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .x_desc(below)
+        .light_line_style(WHITE)
+        .label_style(("sans-serif", 13))
+        .draw()
+        .map_err(odd)?;
+    let style = || ("sans-serif", 13).into_font().color(&BLACK);
+    let right = plotters::style::text_anchor::Pos::new(
+        plotters::style::text_anchor::HPos::Right,
+        plotters::style::text_anchor::VPos::Center,
+    );
+    for (i, row) in rows.iter().enumerate() {
+        let y = n as f64 - 0.5 - i as f64;
+        let line = PathElement::new(vec![(low, y), (high, y)], BLACK.mix(0.15));
+        chart.draw_series([line]).map_err(odd)?;
+        let (_, top) = chart.backend_coord(&(low, y));
+        plot.draw(&Text::new(
+            row.label.clone(),
+            (172, top),
+            style().pos(right),
+        ))
+        .map_err(odd)?;
+        for (k, point) in row.points.iter().enumerate() {
+            let Some(s) = point else { continue };
+            let at = chart.backend_coord(&(s.median.max(low), y));
+            mark(&plot, at, k)?;
+        }
+    }
+    let one = PathElement::new(vec![(1.0, 0.0), (1.0, n as f64)], BLACK.mix(0.5));
+    chart.draw_series([one]).map_err(odd)?;
+    for (k, name) in names.iter().enumerate() {
+        let y = 40 + 18 * k as i32;
+        mark(&side, (12, y), k)?;
+        side.draw(&Text::new((*name).to_owned(), (24, y - 6), style()))
+            .map_err(odd)?;
+    }
+    root.present().map_err(odd)
+}
+
+/// Eight colors, and another shape for every eight.
+fn mark(on: &DrawingArea<SVGBackend<'_>, Shift>, at: (i32, i32), k: usize) -> Result<()> {
+    let color = LINES[k % LINES.len()].filled();
+    let drawn = match k / LINES.len() {
+        0 => on.draw(&Circle::new(at, 5, color)),
+        1 => on.draw(&TriangleMarker::new(at, 6, color)),
+        _ => on.draw(&Cross::new(at, 5, color)),
+    };
+    drawn.map_err(odd)
 }
 
 fn odd(e: impl std::fmt::Display) -> anyhow::Error {

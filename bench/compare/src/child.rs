@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde::Serialize;
 
 /// Set by Ctrl-C: every wait ends.
 pub static STOP: AtomicBool = AtomicBool::new(false);
@@ -78,6 +79,39 @@ impl Drop for Owned {
 pub struct Server {
     pub process: Owned,
     pub addr: String,
+    lines: mpsc::Receiver<String>,
+}
+
+/// What a server says at its end of the connections that it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Had {
+    pub accepted: u64,
+    /// Of these, closed without being served.
+    pub refused: u64,
+}
+
+impl Server {
+    /// Tells the server to end, and gives what it says then; `None` if it says
+    /// nothing within a second.
+    pub fn end(self) -> Option<Had> {
+        // The child is not yet reaped: the id cannot have become another's.
+        kill(Pid::from_raw(self.process.pid()), Signal::SIGTERM).ok()?;
+        let line = self.lines.recv_timeout(Duration::from_secs(1)).ok()?;
+        had(&line)
+    }
+}
+
+/// `accepted 12 refused 3`
+fn had(line: &str) -> Option<Had> {
+    let mut words = line.split_whitespace();
+    let mut after = |name: &str| {
+        let is_next = words.next() == Some(name);
+        words.next()?.parse().ok().filter(|_| is_next)
+    };
+    Some(Had {
+        accepted: after("accepted")?,
+        refused: after("refused")?,
+    })
 }
 
 /// Starts `bin` pinned to `core` and waits for its `listening on IP:PORT`.
@@ -106,7 +140,11 @@ pub fn serve(bin: &Path, args: &[String], core: usize) -> Result<Server> {
                     .next()
                     .unwrap_or_default()
                     .to_owned();
-                Ok(Server { process, addr })
+                Ok(Server {
+                    process,
+                    addr,
+                    lines,
+                })
             }
             None => bail!("said {line:?} instead of where it listens"),
         },
@@ -173,4 +211,20 @@ pub fn output(command: &mut Command, cores: &[usize], limit: Duration) -> Result
         stdout: text(stdout),
         stderr: text(stderr),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_a_server_is_read() {
+        let both = Had {
+            accepted: 12,
+            refused: 3,
+        };
+        assert_eq!(had("accepted 12 refused 3"), Some(both));
+        assert_eq!(had("accepted 12"), None);
+        assert_eq!(had("listening on 127.0.0.1:1"), None);
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! cargo run --release -p compare -- [--quick] [--only SUITE] [--peer NAME]
+//! cargo run --release -p compare -- --handicap
+//! cargo run --release -p compare -- --agree RUN RUN
 //! ```
 //!
 //! Builds every contestant by itself, measures in interleaved rounds, and
@@ -12,13 +14,15 @@
 //! | `catalogue` | who takes part |
 //! | `builds` | one package at a time |
 //! | `child` | pinned children, bounded and ended by id: the only `unsafe` |
-//! | `rounds` | A B C, A B C, ..; which rounds count |
-//! | `stats` | medians of ratios, spread, the discard rule |
+//! | `rounds` | who is measured when, beside the base; which rounds count |
+//! | `stats` | medians of ratios, their intervals, the discard rule |
 //! | `suites` | what is measured |
 //! | `report`, `charts` | the results folder |
+//! | `agree` | whether two results folders say the same |
 //! | `machine` | on what it was measured |
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+mod agree;
 mod builds;
 mod catalogue;
 mod charts;
@@ -32,7 +36,7 @@ mod suites;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -68,13 +72,16 @@ struct Args {
     /// it (may be given more than once).
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
-    /// Interleaved rounds.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
+    /// Interleaved rounds of everything, instead of what each suite has.
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Test the yardstick itself: a server with one system call too many a
     /// round trip must show, and a server beside itself must not.
     #[arg(long)]
     handicap: bool,
+    /// Measures nothing: whether two results folders agree on every ratio.
+    #[arg(long, num_args = 2, value_name = "RUN")]
+    agree: Option<Vec<PathBuf>>,
     /// Measure what is built already.
     #[arg(long)]
     no_build: bool,
@@ -83,9 +90,18 @@ struct Args {
     out: Option<PathBuf>,
 }
 
+/// A suite, how many seconds it will take, and what measures it.
+type Step = (&'static str, f64, fn(&mut suites::Bench));
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let args = Args::parse();
+    let done = match &args.agree {
+        Some(runs) => agree::agree(&runs[0], &runs[1]),
+        None => run(&args).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("compare: {error:#}");
             ExitCode::FAILURE
@@ -94,7 +110,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    if args.rounds == 0 {
+    if args.rounds == Some(0) {
         bail!("--rounds must be at least 1");
     }
     ctrlc::set_handler(|| child::STOP.store(true, Ordering::Relaxed)).context("Ctrl-C")?;
@@ -133,11 +149,13 @@ fn run(args: &Args) -> Result<()> {
             true
         }
     });
-    let mut failed = if args.no_build {
-        Default::default()
-    } else {
-        builds::build(&bench, &packages)
-    };
+    let (mut failed, mut missing) = Default::default();
+    if !args.no_build {
+        failed = builds::build(&bench, &packages);
+        if serves || has(Suite::Counts) {
+            missing = builds::build_foreign(&bench);
+        }
+    }
     for server in &all.server {
         if let Some(why) = &server.broken {
             failed
@@ -145,14 +163,17 @@ fn run(args: &Args) -> Result<()> {
                 .or_insert_with(|| why.clone());
         }
     }
-    for (package, why) in &failed {
-        eprintln!("not built: {package}: {why}");
+    all.server
+        .retain(|s| !failed.contains_key(&s.package) && !missing.contains_key(&s.bin));
+    all.sched.retain(|s| !failed.contains_key(&s.package));
+    // Packages and binaries: what somebody looks for is in one list.
+    failed.append(&mut missing);
+    for (what, why) in &failed {
+        eprintln!("not built: {what}: {why}");
     }
     if let Some(why) = failed.get("load") {
         bail!("the load generator does not build: {why}");
     }
-    all.server.retain(|s| !failed.contains_key(&s.package));
-    all.sched.retain(|s| !failed.contains_key(&s.package));
 
     // Ourselves beside the client, which is the smaller evil; we sleep.
     let mut core = CpuSet::new();
@@ -171,25 +192,38 @@ fn run(args: &Args) -> Result<()> {
         notes: Vec::new(),
     };
     let start = Instant::now();
-    // Seconds. Quick: their sum is 3 minutes less what ending takes.
-    let budget = |quick, full| Duration::from_secs(if args.quick { quick } else { full });
+    let mut steps: Vec<Step> = Vec::new();
     if args.handicap {
-        to.handicap(budget(60, 300));
+        steps.push(("handicap", to.handicap_seconds(), suites::Bench::handicap));
     }
     if has(Suite::Echo) {
-        to.echo(budget(65, 3600));
+        steps.push(("echo", to.echo_seconds(), suites::Bench::echo));
     }
     if has(Suite::Old) {
-        to.old(budget(35, 3600));
+        steps.push(("old", to.old_seconds(), suites::Bench::old));
     }
     if has(Suite::Idle) {
-        to.idle(budget(15, 600));
+        steps.push(("idle", to.idle_seconds(), suites::Bench::idle));
     }
     if has(Suite::Sched) {
-        to.sched(budget(25, 3600));
+        steps.push(("sched", to.sched_seconds(), suites::Bench::sched));
     }
-    if has(Suite::Counts) {
-        to.counts(budget(25, 1800));
+    if has(Suite::Counts) && args.quick && args.only.is_empty() {
+        let why = "counts: left out, as they take minutes; `--only counts` measures them";
+        to.notes.push(why.into());
+    } else if has(Suite::Counts) {
+        steps.push(("counts", to.counts_seconds(), suites::Bench::counts));
+    }
+    let parts = steps
+        .iter()
+        .map(|(name, seconds, _)| format!("{name} {seconds:.0}"));
+    let parts = parts.collect::<Vec<_>>().join(", ");
+    let all: f64 = steps.iter().map(|(_, seconds, _)| seconds).sum();
+    eprintln!("this takes about {:.0} s on a quiet machine ({parts})", all);
+    for (name, _, measure) in steps {
+        let begun = Instant::now();
+        measure(&mut to);
+        eprintln!("{name}: {} s", begun.elapsed().as_secs());
     }
     if child::STOP.load(Ordering::Relaxed) {
         to.notes

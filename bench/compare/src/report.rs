@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::charts::{self, Bar, Series};
+use crate::charts::{self, Bar, Row, Series};
 use crate::rounds::Line;
 use crate::stats::Spread;
 use crate::suites::Bench;
@@ -90,6 +90,7 @@ fn page(
         ("p99_us", "p99, us (first of a session: with connect)"),
         ("memory_mib", "memory, MiB (PSS)"),
         ("not_served", "clients without any reply in the window"),
+        ("cpu_ns", "server CPU a round trip, ns"),
     ] {
         over_connections(&mut out, folder, &bench.lines, metric, title)?;
     }
@@ -109,30 +110,63 @@ fn page(
         }
     }
     if !bench.counts.is_empty() {
-        writeln!(out, "\n## Counts that noise cannot touch\n")?;
-        writeln!(out, "| what | of | value |\n|---|---|---|")?;
-        for count in &bench.counts {
-            let text = |key: &str| {
-                count
-                    .get(key)
-                    .and_then(Value::as_str)
-                    .unwrap_or("")
-                    .to_owned()
-            };
-            let connections = count.get("connections").map(|c| format!("C={c}"));
-            let of = [
-                text("server"),
-                text("runtime"),
-                text("case"),
-                connections.unwrap_or_default(),
-            ];
-            let of = of.join(" ");
-            let value = count.get("value").and_then(Value::as_f64).map(number);
-            let value = value.unwrap_or_else(|| cell(&text("skipped")));
-            writeln!(out, "| {} | {} | {value} |", text("what"), of.trim())?;
-        }
+        writeln!(out, "\n## Counts that noise cannot touch")?;
+        counts(&mut out, &bench.counts, "server")?;
+        counts(&mut out, &bench.counts, "runtime")?;
     }
     Ok(out)
+}
+
+/// One table: a line a server or a runtime (`kind`), a column a count.
+fn counts(out: &mut String, counts: &[Value], kind: &str) -> Result<()> {
+    let text = |count: &Value, key: &str| count.get(key).and_then(Value::as_str).map(str::to_owned);
+    let column = |count: &Value| {
+        let mut column = text(count, "what").unwrap_or_default();
+        if let Some(case) = text(count, "case") {
+            column = format!("{case}: {column}");
+        }
+        if let Some(connections) = count.get("connections") {
+            column += &format!(", C={connections}");
+        }
+        column
+    };
+    let own: Vec<&Value> = counts.iter().filter(|c| c.get(kind).is_some()).collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let mut columns: Vec<String> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut skipped: BTreeSet<String> = BTreeSet::new();
+    for count in &own {
+        let (column, name) = (column(count), text(count, kind).unwrap_or_default());
+        if let Some(why) = text(count, "skipped") {
+            skipped.insert(format!("`{name}`, {column}: {}", cell(&why)));
+        }
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    writeln!(out, "\n| {kind} | {} |", columns.join(" | "))?;
+    writeln!(out, "|---|{}", "---|".repeat(columns.len()))?;
+    for name in &names {
+        write!(out, "| `{name}` |")?;
+        for wanted in &columns {
+            let is_it = |c: &&&Value| text(c, kind).as_ref() == Some(name) && column(c) == *wanted;
+            let value = own
+                .iter()
+                .find(is_it)
+                .and_then(|c| c.get("value")?.as_f64());
+            write!(out, " {} |", value.map_or("-".into(), number))?;
+        }
+        writeln!(out)?;
+    }
+    for why in skipped {
+        writeln!(out, "\n{why}")?;
+    }
+    Ok(())
 }
 
 fn cells(lines: &[Line]) -> Vec<(String, String)> {
@@ -150,7 +184,7 @@ fn echo(out: &mut String, folder: &Path, suite: &str, cell: &str, lines: &[&Line
     let base = lines.first().map_or("", |l| l.name.as_str());
     writeln!(
         out,
-        "Ratios to `{base}` in the same round: median [10%, 90%].\n"
+        "Ratios to `{base}` just before and after: median [interval]; figures: medians.\n"
     )?;
     writeln!(
         out,
@@ -201,11 +235,12 @@ fn echo(out: &mut String, folder: &Path, suite: &str, cell: &str, lines: &[&Line
 }
 
 fn old(out: &mut String, lines: &[&Line]) -> Result<()> {
+    writeln!(out, "Medians [where 80% of the rounds lie].\n")?;
     writeln!(
         out,
-        "| server | a second | p50, us | p99, us | memory, MiB | CPU, ns | served | not served | refused, reset, failed | rounds | discarded |"
+        "| server | a second | p50, us | p99, us | memory, MiB | CPU, ns | served | not served | refused, reset, failed | refused by the server | rounds | discarded |"
     )?;
-    writeln!(out, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|---|---|---|---|---|---|---|---|")?;
     for line in lines {
         let figure = |m: &str| line.figures.get(m).map_or("-".into(), spread_text);
         let columns = [
@@ -217,6 +252,7 @@ fn old(out: &mut String, lines: &[&Line]) -> Result<()> {
             "served",
             "not_served",
             "failed",
+            "refused_by_server",
         ];
         let columns: Vec<String> = columns.iter().map(|m| figure(m)).collect();
         let (rounds, discarded) = (rounds(line), line.discarded);
@@ -255,6 +291,7 @@ fn idle(out: &mut String, lines: &[&Line]) -> Result<()> {
 fn sched(out: &mut String, folder: &Path, cell: &str, lines: &[&Line]) -> Result<()> {
     let base = lines.first().map_or("", |l| l.name.as_str());
     let keys: BTreeSet<&String> = lines.iter().flat_map(|l| l.figures.keys()).collect();
+    tasks(out, lines)?;
     for (metric, title) in [
         ("ns_per_op", "ns an operation"),
         ("allocations_per_op", "allocations an operation"),
@@ -292,35 +329,26 @@ fn sched(out: &mut String, folder: &Path, cell: &str, lines: &[&Line]) -> Result
         }
         writeln!(out)?;
     }
-    let mut bars = Vec::new();
-    for key in keys.iter().filter(|k| k.ends_with("/ns_per_op")) {
-        for line in lines {
-            if let Some(value) = line
-                .ratios
-                .get(*key)
-                .filter(|_| line.name.contains("isochrome"))
-            {
-                let label = format!(
-                    "{} {}",
-                    key.trim_end_matches("/ns_per_op"),
-                    line.name.trim_start_matches("isochrome-")
-                );
-                bars.push(Bar {
-                    label,
-                    group: "isochrome".into(),
-                    value: *value,
-                });
-            }
-        }
-    }
-    if !bars.is_empty() {
+    let cases = keys.iter().filter_map(|k| k.strip_suffix("/ns_per_op"));
+    let rows: Vec<Row> = cases
+        .map(|case| Row {
+            label: case.to_owned(),
+            points: lines
+                .iter()
+                .map(|l| l.ratios.get(&format!("{case}/ns_per_op")).copied())
+                .collect(),
+        })
+        .collect();
+    if !rows.is_empty() {
         let file = format!("sched-{}.svg", slug(cell));
-        let title = format!("Scheduler, {cell}: Isochrome beside {base}");
-        charts::bars(
+        let title = format!("Scheduler, {cell}: time an operation");
+        let names: Vec<&str> = lines.iter().map(|l| l.name.as_str()).collect();
+        charts::dots(
             &folder.join(&file),
             &title,
-            &format!("time relative to {base} (less is better)"),
-            &bars,
+            &format!("relative to {base} (less is better)"),
+            &names,
+            &rows,
         )?;
         writeln!(out, "![{title}]({file})")?;
     }
@@ -329,6 +357,31 @@ fn sched(out: &mut String, folder: &Path, cell: &str, lines: &[&Line]) -> Result
         .map(|l| format!("{} {} ({})", l.name, rounds(l), l.discarded))
         .collect();
     writeln!(out, "\nRounds (discarded): {}.", all.join(", "))?;
+    Ok(())
+}
+
+/// What a task costs.
+fn tasks(out: &mut String, lines: &[&Line]) -> Result<()> {
+    writeln!(out, "### A task\n")?;
+    writeln!(
+        out,
+        "| runtime | ns to spawn and join one | of a thousand, each | allocations | bytes allocated | bytes held while it waits |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|")?;
+    for line in lines {
+        let figure = |m: &str| line.figures.get(m).map_or("-".into(), |s| number(s.median));
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} |",
+            name(line),
+            figure("spawn-join-one/ns_per_op"),
+            figure("spawn-join-batch/ns_per_op"),
+            figure("spawn-join-one/allocations_per_op"),
+            figure("spawn-join-one/bytes_per_op"),
+            figure("task-bytes/bytes_per_op"),
+        )?;
+    }
+    writeln!(out)?;
     Ok(())
 }
 
@@ -384,9 +437,11 @@ fn rounds(line: &Line) -> String {
     )
 }
 
+/// With fewer rounds the extremes are no interval of the confidence claimed.
+const LEAST: usize = 7;
+
 fn ratio_text(s: &Spread) -> String {
-    if s.n < 3 {
-        // No spread can be told.
+    if s.n < LEAST {
         return format!("{:.2} (n={})", s.median, s.n);
     }
     format!("{:.2} [{:.2}, {:.2}]", s.median, s.low, s.high)

@@ -8,7 +8,9 @@
 //! `BIN --addr IP:PORT [--variant V] [--workers N] [--protocol echo|delimited]`
 //!
 //! 1. The first line on stdout is `listening on IP:PORT`, flushed.
-//! 2. It runs until it is killed by its process id.
+//! 2. It runs until it is killed by its process id. On SIGTERM it writes
+//!    `accepted N refused M` and exits 0: connections that it accepted, and
+//!    those of them that it closed unserved, because it had no room.
 //! 3. With `BENCH_EXIT_AFTER=N` in the environment it exits 0 by itself after
 //!    N connections have closed, so that a tool that reports at the exit
 //!    (callgrind) can watch it.
@@ -27,7 +29,7 @@ mod socket;
 
 pub use args::{Args, Protocol, Spec};
 pub use delimited::Delimited;
-pub use end::{closed, exit_after};
+pub use end::{accepted, closed, exit_after, refused, share_counts};
 pub use socket::{BACKLOG, listen, listen_each, raise_descriptor_limit, said};
 
 /// The size of the receive buffer of each connection. One size for all, since

@@ -30,8 +30,10 @@ pub fn listen_each(addr: SocketAddr, n: usize) -> Vec<TcpListener> {
     all().unwrap_or_else(|e| crate::fail(&format!("cannot listen on {addr}"), e))
 }
 
-/// Says where the server listens, on stdout and at once.
+/// Says where the server listens, on stdout and at once; from then on it can
+/// be told to end.
 pub fn said(listener: &TcpListener) {
+    crate::end::when_told();
     match listener.local_addr() {
         Ok(addr) => {
             let mut out = io::stdout().lock();

@@ -25,7 +25,9 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread;
 
-use server_common::{AFTER_AN_ERROR, Args, Protocol, Spec, closed, fail, listen_each, said};
+use server_common::{
+    AFTER_AN_ERROR, Args, Protocol, Spec, accepted, closed, fail, listen_each, said,
+};
 
 /// As large as the driver of a runtime could afford per worker.
 const SCRATCH: usize = 64 * 1024;
@@ -168,6 +170,7 @@ impl Server {
     }
 
     fn admit(&mut self, fd: RawFd) {
+        accepted();
         let at = fd as usize;
         if self.connections.len() <= at {
             self.connections.resize_with(at + 1, || None);

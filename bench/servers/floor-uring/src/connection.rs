@@ -5,7 +5,7 @@ use std::io;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
-use server_common::closed;
+use server_common::{accepted, closed};
 
 use crate::buffers::Buffers;
 use crate::ring::Ring;
@@ -54,6 +54,7 @@ pub struct Connections {
 
 impl Connections {
     pub fn admit(&mut self, fd: i32, ring: &mut Ring) -> io::Result<()> {
+        accepted();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1

@@ -5,6 +5,7 @@
 //! | `reactor`, `proactor` | epoll, io_uring | `recv()` gives a lease, which is sent from where it was received |
 //! | `reactor-read`, `proactor-read` | the same two | `read(&mut buf)` into a buffer of the connection's own, which is then lent to `send_all` |
 //! | `reactor-handicap` | epoll | as `reactor`, with one system call too many a round trip: the yardstick has to see it |
+//! | `reactor-handicap-user` | epoll | as `reactor`, with [`WASTE`] instructions too many a round trip: the counts have to see them |
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,7 +13,7 @@ use std::os::fd::AsRawFd;
 use isochrome::net::{TcpListener, TcpStream};
 use isochrome::{Builder, DriverChoice, spawn_apart, time};
 use server_common::{
-    AFTER_AN_ERROR, Args, BUFFER, Delimited, Protocol, Spec, closed, fail, listen, said,
+    AFTER_AN_ERROR, Args, BUFFER, Delimited, Protocol, Spec, accepted, closed, fail, listen, said,
 };
 
 /// How a connection is served.
@@ -21,7 +22,12 @@ enum Way {
     Lease,
     Read,
     Handicap,
+    HandicapUser,
 }
+
+/// Instructions of a loop that does nothing, give or take a few for its start:
+/// a decrement and a jump each turn.
+const WASTE: u32 = 50;
 
 fn main() {
     let args = Args::parse(Spec {
@@ -31,6 +37,7 @@ fn main() {
             "reactor-read",
             "proactor-read",
             "reactor-handicap",
+            "reactor-handicap-user",
         ],
         protocols: &[Protocol::Echo, Protocol::Delimited],
         parallel: true,
@@ -40,6 +47,7 @@ fn main() {
         "proactor-read" => (DriverChoice::Proactor, Way::Read),
         "reactor-read" => (DriverChoice::Reactor, Way::Read),
         "reactor-handicap" => (DriverChoice::Reactor, Way::Handicap),
+        "reactor-handicap-user" => (DriverChoice::Reactor, Way::HandicapUser),
         _ => (DriverChoice::Reactor, Way::Lease),
     };
     let end = Builder::new()
@@ -60,16 +68,20 @@ async fn serve(listener: std::net::TcpListener, way: Way, protocol: Protocol) ->
     let listener = TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(spawn_apart(async move {
-                let _ = match (protocol, way) {
-                    (Protocol::Echo, Way::Lease) => echo_lease(stream).await,
-                    (Protocol::Echo, Way::Read) => echo_read(stream).await,
-                    (Protocol::Echo, Way::Handicap) => echo_handicap(stream).await,
-                    (Protocol::Delimited, Way::Read) => delimited_read(stream).await,
-                    (Protocol::Delimited, _) => delimited_lease(stream).await,
-                };
-                closed();
-            })),
+            Ok((stream, _)) => {
+                accepted();
+                drop(spawn_apart(async move {
+                    let _ = match (protocol, way) {
+                        (Protocol::Echo, Way::Lease) => echo_lease(stream).await,
+                        (Protocol::Echo, Way::Read) => echo_read(stream).await,
+                        (Protocol::Echo, Way::Handicap) => echo_handicap(stream).await,
+                        (Protocol::Echo, Way::HandicapUser) => echo_handicap_user(stream).await,
+                        (Protocol::Delimited, Way::Read) => delimited_read(stream).await,
+                        (Protocol::Delimited, _) => delimited_lease(stream).await,
+                    };
+                    closed();
+                }));
+            }
             Err(_) => time::sleep(AFTER_AN_ERROR).await,
         }
     }
@@ -106,6 +118,38 @@ async fn echo_handicap(stream: TcpStream) -> io::Result<()> {
             )
         };
         stream.send_all(lease).await.0?;
+    }
+}
+
+async fn echo_handicap_user(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        let lease = stream.recv().await?;
+        if lease.is_empty() {
+            return Ok(());
+        }
+        waste();
+        stream.send_all(lease).await.0?;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn waste() {
+    // SAFETY: it changes one register, which is given to it, and the flags.
+    unsafe {
+        std::arch::asm!(
+            "2:", "dec {turns:e}", "jnz 2b",
+            turns = inout(reg) WASTE / 2 => _,
+            options(nomem, nostack)
+        );
+    }
+}
+
+/// About as much.
+#[cfg(not(target_arch = "x86_64"))]
+fn waste() {
+    for turn in 0..WASTE / 4 {
+        std::hint::black_box(turn);
     }
 }
 

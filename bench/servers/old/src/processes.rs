@@ -6,7 +6,7 @@ use std::process::exit;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use server_common::{Protocol, exit_after};
+use server_common::{Protocol, closed, exit_after, refused, share_counts};
 
 use crate::talk::talk;
 use crate::threads::accept;
@@ -42,6 +42,7 @@ pub fn fork_each(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
             // as an end.
             -1 => {
                 drop(stream);
+                refused();
                 ended();
             }
             _ => drop(stream),
@@ -73,7 +74,7 @@ fn ended() {
 // -- a pool ---------------------------------------------------------------
 
 pub fn prefork(listener: &TcpListener, protocol: Protocol, children: usize) -> io::Result<()> {
-    let count = shared()?;
+    share_counts()?;
     let parent = std::process::id();
     let mut alive = 0;
     loop {
@@ -82,7 +83,7 @@ pub fn prefork(listener: &TcpListener, protocol: Protocol, children: usize) -> i
             match unsafe { libc::fork() } {
                 0 => {
                     die_with(parent);
-                    serve(listener, protocol, count);
+                    serve(listener, protocol);
                 }
                 -1 if alive == 0 => return Err(io::Error::last_os_error()),
                 // As many as there are to be had.
@@ -102,28 +103,10 @@ pub fn prefork(listener: &TcpListener, protocol: Protocol, children: usize) -> i
     }
 }
 
-fn serve(listener: &TcpListener, protocol: Protocol, count: &AtomicU64) -> ! {
+fn serve(listener: &TcpListener, protocol: Protocol) -> ! {
     loop {
         let _ = talk(accept(listener), protocol);
-        let now = count.fetch_add(1, Ordering::Relaxed) + 1;
-        if exit_after().is_some_and(|limit| now >= limit) {
-            exit(0);
-        }
-    }
-}
-
-/// A count that the children share.
-fn shared() -> io::Result<&'static AtomicU64> {
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    let len = size_of::<AtomicU64>();
-    // SAFETY: a new mapping, zeroed, page-aligned, and never unmapped; zero is
-    // a valid count.
-    unsafe {
-        match libc::mmap(null_mut(), len, protection, flags, -1, 0) {
-            libc::MAP_FAILED => Err(io::Error::last_os_error()),
-            at => Ok(&*at.cast()),
-        }
+        closed();
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::null_mut;
 
-use server_common::{AFTER_AN_ERROR, BUFFER, Protocol, closed};
+use server_common::{AFTER_AN_ERROR, BUFFER, Protocol, accepted, closed, refused};
 
 use crate::talk::Machine;
 
@@ -86,8 +86,9 @@ fn accept(
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(_) => return true,
         };
+        accepted();
         if stream.as_raw_fd() >= libc::FD_SETSIZE as RawFd {
-            closed();
+            refused();
             continue;
         }
         match Connection::new(stream, protocol) {

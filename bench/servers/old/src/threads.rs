@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use server_common::{AFTER_AN_ERROR, Protocol, closed};
+use server_common::{AFTER_AN_ERROR, Protocol, accepted, closed, refused};
 
 use crate::talk::talk;
 
@@ -25,7 +25,7 @@ pub fn each(listener: &TcpListener, protocol: Protocol) -> io::Result<()> {
         let started = thread::Builder::new().spawn(move || serve(stream, protocol));
         if started.is_err() {
             // The closure, and the stream in it, is dropped.
-            closed();
+            refused();
         }
     }
 }
@@ -44,7 +44,7 @@ pub fn pool(listener: &TcpListener, protocol: Protocol, threads: usize) -> io::R
     loop {
         if queue.try_send(accept(listener)).is_err() {
             // Full: the stream is dropped.
-            closed();
+            refused();
         }
     }
 }
@@ -59,7 +59,10 @@ fn next(waiting: &Mutex<Receiver<TcpStream>>) -> Option<TcpStream> {
 pub fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept() {
-            Ok((stream, _)) => return stream,
+            Ok((stream, _)) => {
+                accepted();
+                return stream;
+            }
             Err(_) => thread::sleep(AFTER_AN_ERROR),
         }
     }

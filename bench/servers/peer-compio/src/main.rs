@@ -15,7 +15,7 @@ use compio::io::{AsyncRead, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
 use compio::runtime::Runtime;
 use server_common::{
-    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, closed, fail, listen_each, said,
+    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, accepted, closed, fail, listen_each, said,
 };
 
 fn main() {
@@ -43,11 +43,14 @@ async fn serve(listener: StdListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => compio::runtime::spawn(async move {
-                let _ = echo(stream).await;
-                closed();
-            })
-            .detach(),
+            Ok((stream, _)) => {
+                accepted();
+                compio::runtime::spawn(async move {
+                    let _ = echo(stream).await;
+                    closed();
+                })
+                .detach();
+            }
             Err(_) => compio::time::sleep(AFTER_AN_ERROR).await,
         }
     }

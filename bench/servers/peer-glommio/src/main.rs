@@ -12,7 +12,7 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
 use server_common::{
-    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, closed, fail, listen_each, said,
+    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, accepted, closed, fail, listen_each, said,
 };
 
 fn main() {
@@ -42,13 +42,16 @@ async fn serve(listener: StdListener) {
     let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
     loop {
         match listener.accept().await {
-            Ok(stream) => drop(
-                glommio::spawn_local(async move {
-                    let _ = echo(stream).await;
-                    closed();
-                })
-                .detach(),
-            ),
+            Ok(stream) => {
+                accepted();
+                drop(
+                    glommio::spawn_local(async move {
+                        let _ = echo(stream).await;
+                        closed();
+                    })
+                    .detach(),
+                );
+            }
             Err(_) => sleep(AFTER_AN_ERROR).await,
         }
     }

@@ -14,7 +14,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use server_common::{
-    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, closed, fail, listen_each, said,
+    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, accepted, closed, fail, listen_each, said,
 };
 
 fn main() {
@@ -61,10 +61,13 @@ async fn serve(listener: StdListener, nonblocking: bool) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(monoio::spawn(async move {
-                let _ = echo(stream).await;
-                closed();
-            })),
+            Ok((stream, _)) => {
+                accepted();
+                drop(monoio::spawn(async move {
+                    let _ = echo(stream).await;
+                    closed();
+                }));
+            }
             Err(_) => monoio::time::sleep(AFTER_AN_ERROR).await,
         }
     }

@@ -4,7 +4,9 @@
 
 use std::io;
 
-use server_common::{AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, closed, fail, listen, said};
+use server_common::{
+    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, accepted, closed, fail, listen, said,
+};
 use smol::Async;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
@@ -29,11 +31,14 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from(Async::new(listener)?);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => smol::spawn(async move {
-                let _ = echo(stream).await;
-                closed();
-            })
-            .detach(),
+            Ok((stream, _)) => {
+                accepted();
+                smol::spawn(async move {
+                    let _ = echo(stream).await;
+                    closed();
+                })
+                .detach();
+            }
             Err(_) => drop(smol::Timer::after(AFTER_AN_ERROR).await),
         }
     }

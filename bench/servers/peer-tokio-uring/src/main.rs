@@ -8,7 +8,7 @@ use std::net::TcpListener as StdListener;
 use std::thread;
 
 use server_common::{
-    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, closed, fail, listen_each, said,
+    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, accepted, closed, fail, listen_each, said,
 };
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
@@ -38,10 +38,13 @@ async fn serve(listener: StdListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio_uring::spawn(async move {
-                let _ = echo(stream).await;
-                closed();
-            })),
+            Ok((stream, _)) => {
+                accepted();
+                drop(tokio_uring::spawn(async move {
+                    let _ = echo(stream).await;
+                    closed();
+                }));
+            }
             Err(_) => tokio::time::sleep(AFTER_AN_ERROR).await,
         }
     }

@@ -7,7 +7,9 @@
 
 use std::io;
 
-use server_common::{AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, closed, fail, listen, said};
+use server_common::{
+    AFTER_AN_ERROR, Args, BUFFER, Protocol, Spec, accepted, closed, fail, listen, said,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -43,10 +45,13 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(async move {
-                let _ = echo(stream).await;
-                closed();
-            })),
+            Ok((stream, _)) => {
+                accepted();
+                drop(tokio::spawn(async move {
+                    let _ = echo(stream).await;
+                    closed();
+                }));
+            }
             Err(_) => tokio::time::sleep(AFTER_AN_ERROR).await,
         }
     }
