@@ -139,7 +139,7 @@ fn run(args: &Args) -> Result<()> {
     if has(Suite::Sched) || has(Suite::Counts) {
         packages.extend(all.sched.iter().map(|s| s.package.clone()));
     }
-    if has(Suite::Counts) {
+    if has(Suite::Counts) || args.handicap {
         packages.push("counts".into());
     }
     let mut seen = Vec::new();
@@ -195,6 +195,8 @@ fn run(args: &Args) -> Result<()> {
     let mut steps: Vec<Step> = Vec::new();
     if args.handicap {
         steps.push(("handicap", to.handicap_seconds(), suites::Bench::handicap));
+        let counts = suites::Bench::handicap_counts;
+        steps.push(("counts of it", suites::HANDICAP_COUNTS, counts));
     }
     if has(Suite::Echo) {
         steps.push(("echo", to.echo_seconds(), suites::Bench::echo));
@@ -212,7 +214,7 @@ fn run(args: &Args) -> Result<()> {
         let why = "counts: left out, as they take minutes; `--only counts` measures them";
         to.notes.push(why.into());
     } else if has(Suite::Counts) {
-        steps.push(("counts", to.counts_seconds(), suites::Bench::counts));
+        steps.push(("counts", suites::COUNTS, suites::Bench::counts));
     }
     let parts = steps
         .iter()
@@ -249,6 +251,11 @@ fn run(args: &Args) -> Result<()> {
                 "{}: CPU x {:.3} [{:.3}, {:.3}]",
                 line.name, r.median, r.low, r.high
             );
+        }
+    }
+    if args.handicap {
+        for said in report::planted(&to.servers, &to.counts) {
+            println!("{said}");
         }
     }
     for note in &to.notes {

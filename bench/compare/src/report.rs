@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::catalogue::Server;
 use crate::charts::{self, Bar, Row, Series};
 use crate::rounds::Line;
 use crate::stats::Spread;
@@ -113,8 +114,46 @@ fn page(
         writeln!(out, "\n## Counts that noise cannot touch")?;
         counts(&mut out, &bench.counts, "server")?;
         counts(&mut out, &bench.counts, "runtime")?;
+        for said in planted(&bench.servers, &bench.counts) {
+            writeln!(out, "\n{said}")?;
+        }
     }
     Ok(out)
+}
+
+/// What servers that are slow on purpose cost more than the same without.
+pub fn planted(servers: &[Server], counts: &[Value]) -> Vec<String> {
+    let mut said = Vec::new();
+    for slow in servers.iter().filter(|s| s.handicap) {
+        let same = |s: &&Server| s.package == slow.package && s.io == slow.io && !s.handicap;
+        let Some(base) = servers.iter().find(same) else {
+            continue;
+        };
+        for count in counts.iter().filter(|c| c["server"] == slow.name.as_str()) {
+            let is_base = |c: &&Value| {
+                let same = ["what", "connections"].iter().all(|k| c[k] == count[k]);
+                same && c["server"] == base.name.as_str()
+            };
+            let of_base = counts
+                .iter()
+                .find(is_base)
+                .and_then(|c| c["value"].as_f64());
+            let Some((value, of_base)) = count["value"].as_f64().zip(of_base) else {
+                continue;
+            };
+            if (value - of_base).abs() >= 0.5 {
+                let what = count["what"].as_str().unwrap_or_default();
+                said.push(format!(
+                    "`{}` over `{}`, C={}: {:+.1} {what}",
+                    slow.name,
+                    base.name,
+                    count["connections"],
+                    value - of_base
+                ));
+            }
+        }
+    }
+    said
 }
 
 /// One table: a line a server or a runtime (`kind`), a column a count.

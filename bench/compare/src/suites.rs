@@ -27,6 +27,8 @@ mod connections;
 mod echo;
 mod scheduler;
 
+pub use scheduler::{COUNTS, HANDICAP_COUNTS};
+
 pub const SERVER_CORE: usize = 0;
 pub const CLIENT_CORE: usize = 1;
 
@@ -72,6 +74,13 @@ impl Bench {
             rounds: self.rounds.unwrap_or(size.rounds),
             ..size
         }
+    }
+
+    /// How long something may take that takes so many seconds on a quiet
+    /// machine. Quick runs are to end in 3 minutes on any.
+    fn deadline(&self, seconds: f64) -> Instant {
+        let slack = if self.quick { 1.05 } else { 2.0 };
+        Instant::now() + Duration::from_secs_f64(seconds * slack)
     }
 
     fn bar(&self, steps: usize) -> ProgressBar {

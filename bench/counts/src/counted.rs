@@ -41,7 +41,7 @@ const CASES: [&str; 10] = [
     "ping-pong-same",
     "chain",
     "channel-throughput",
-    "timer-timeout-ready",
+    "timer-timeout",
     "timer-cancel",
 ];
 

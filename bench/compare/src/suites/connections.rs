@@ -59,13 +59,13 @@ impl Bench {
                 seconds: size.seconds,
                 protocol: "delimited",
             };
-            let limit = 2.0 * (rows.len() * size.rounds) as f64 * (size.seconds * 1.25 + beside);
+            let seconds = (rows.len() * size.rounds) as f64 * (size.seconds * 1.25 + beside);
             let cell = format!("C={connections}");
             let plan = Plan {
                 suite: "old",
                 cell: &cell,
                 rounds: size.rounds,
-                deadline: Instant::now() + Duration::from_secs_f64(limit),
+                deadline: self.deadline(seconds),
                 has_base: false,
                 ratios: |_| false,
                 twin: None,
@@ -113,7 +113,7 @@ impl Bench {
             suite: "idle",
             cell: &cell,
             rounds: size.rounds,
-            deadline: Instant::now() + Duration::from_secs_f64(2.0 * self.idle_seconds() + 5.0),
+            deadline: self.deadline(self.idle_seconds()),
             has_base: false,
             ratios: |_| false,
             twin: None,

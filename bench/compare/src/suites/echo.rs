@@ -109,13 +109,13 @@ impl Bench {
                 protocol: "echo",
             };
             let count = rounds::measurements(rows.len(), true, size.rounds);
-            let limit = 2.0 * count as f64 * each(size, connections);
+            let seconds = count as f64 * each(size, connections);
             let cell = format!("C={connections} {bytes} B");
             let plan = Plan {
                 suite,
                 cell: &cell,
                 rounds: size.rounds,
-                deadline: Instant::now() + Duration::from_secs_f64(limit),
+                deadline: self.deadline(seconds),
                 has_base: true,
                 ratios: is_ratio,
                 twin: Some(rows.len() - 1),

@@ -29,7 +29,9 @@ const FULL: Share = Share {
 const WORKERS: [usize; 2] = [1, 2];
 
 /// What the counts of a full run take, in seconds.
-const COUNTS: f64 = 420.0;
+pub const COUNTS: f64 = 420.0;
+/// Those of the handicaps alone.
+pub const HANDICAP_COUNTS: f64 = 60.0;
 
 impl Bench {
     fn share(&self) -> Share {
@@ -72,12 +74,11 @@ impl Bench {
             let bar = self.bar(count);
             let cores: Vec<usize> = (0..workers).collect();
             let cell = format!("{workers} workers");
-            let limit = Duration::from_secs_f64(2.0 * count as f64 * share.seconds);
             let plan = Plan {
                 suite: "sched",
                 cell: &cell,
                 rounds: wanted,
-                deadline: Instant::now() + limit,
+                deadline: self.deadline(count as f64 * share.seconds),
                 has_base: true,
                 ratios: |metric| metric.ends_with("/ns_per_op"),
                 twin: Some(rows.len() - 1),
@@ -98,12 +99,18 @@ impl Bench {
         }
     }
 
-    pub fn counts_seconds(&self) -> f64 {
-        COUNTS
-    }
-
     /// What noise cannot touch.
     pub fn counts(&mut self) {
+        self.counted(&[], COUNTS);
+    }
+
+    /// What the handicaps cost, counted.
+    pub fn handicap_counts(&mut self) {
+        let only = ["--only", "per round trip", "--peer", "iso-reactor"];
+        self.counted(&only, HANDICAP_COUNTS);
+    }
+
+    fn counted(&mut self, only: &[&str], seconds: f64) {
         let bar = ProgressBar::new_spinner();
         bar.set_message("counts");
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -111,7 +118,8 @@ impl Bench {
         // What it counts is built, if counts is measured at all. Counts repeat
         // themselves: one is enough.
         command.args(["--json", "--no-build", "--repeat", "1"]);
-        match child::output(&mut command, &[], Duration::from_secs_f64(2.0 * COUNTS)) {
+        command.args(only);
+        match child::output(&mut command, &[], Duration::from_secs_f64(2.0 * seconds)) {
             Ok(out) => {
                 // What was printed before the limit counts.
                 let lines = out

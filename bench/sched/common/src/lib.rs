@@ -2,11 +2,11 @@
 //! alone.
 //!
 //! ```text
-//! sched-tokio --workers 2 [--only CASE] [--scale F] [--once]
+//! sched-tokio --workers 2 [--only CASE] [--scale F] [--repetitions N] [--once]
 //! ```
 //!
-//! One line of JSON a case. A case is run once to warm up, [`REPETITIONS`]
-//! times for the time (the median counts, the extremes are given), and once
+//! One line of JSON a case. A case is run once to warm up, N times (7, if not
+//! said) for the time (the median counts, the extremes are given), and once
 //! with the allocator counting. `--once` runs it just once, without any of
 //! that: the difference of two such runs, of which one has twice the
 //! operations, is what `counts` puts under callgrind.
@@ -28,9 +28,6 @@ pub use cases::{Case, Cost};
 pub use meter::{Meter, Sample};
 pub use rt::{Rt, Stays};
 
-/// How often a case is timed.
-pub const REPETITIONS: usize = 7;
-
 /// The command line.
 #[derive(Clone, Debug)]
 pub struct Args {
@@ -38,6 +35,8 @@ pub struct Args {
     pub workers: usize,
     only: Option<String>,
     scale: f64,
+    /// How often a case is timed.
+    repetitions: usize,
     once: bool,
 }
 
@@ -48,6 +47,7 @@ impl Args {
             workers: 1,
             only: None,
             scale: 1.0,
+            repetitions: 7,
             once: false,
         };
         let mut words = std::env::args().skip(1);
@@ -60,12 +60,16 @@ impl Args {
             match word.as_str() {
                 "--workers" => args.workers = value.parse().unwrap_or_else(|_| usage(&word)),
                 "--only" => args.only = Some(value),
+                "--repetitions" => {
+                    args.repetitions = value.parse().unwrap_or_else(|_| usage(&word));
+                }
                 "--scale" => args.scale = value.parse().unwrap_or_else(|_| usage(&word)),
                 _ => usage(&word),
             }
         }
-        if args.workers == 0 || args.scale <= 0.0 || !args.scale.is_finite() {
-            usage("--workers or --scale");
+        let is_scale = args.scale > 0.0 && args.scale.is_finite();
+        if args.workers == 0 || args.repetitions == 0 || !is_scale {
+            usage("a number that is not above zero");
         }
         args
     }
@@ -91,7 +95,7 @@ impl Args {
 
 fn usage(word: &str) -> ! {
     eprintln!("what about `{word}`?");
-    eprintln!("usage: --workers N [--only CASE] [--scale F] [--once]");
+    eprintln!("usage: --workers N [--only CASE] [--scale F] [--repetitions N] [--once]");
     process::exit(2)
 }
 
@@ -139,8 +143,8 @@ pub fn measure(
         return;
     }
     repetition();
-    let mut costs = Vec::with_capacity(REPETITIONS);
-    for _ in 0..REPETITIONS {
+    let mut costs = Vec::with_capacity(args.repetitions);
+    for _ in 0..args.repetitions {
         let sample = repetition();
         let time = match cost {
             Cost::Cpu => sample.cpu,
@@ -158,13 +162,14 @@ pub fn measure(
     };
     let ops = counted.ops as f64;
     say(&format!(
-        r#"{{"runtime":"{runtime}","case":"{case}","workers":{},"ns_per_op":{:.2},"min_ns_per_op":{:.2},"max_ns_per_op":{:.2},"clock":"{}","ops":{},"repetitions":{REPETITIONS},"allocations_per_op":{:.3},"bytes_per_op":{:.1}}}"#,
+        r#"{{"runtime":"{runtime}","case":"{case}","workers":{},"ns_per_op":{:.2},"min_ns_per_op":{:.2},"max_ns_per_op":{:.2},"clock":"{}","ops":{},"repetitions":{},"allocations_per_op":{:.3},"bytes_per_op":{:.1}}}"#,
         args.workers,
-        costs[REPETITIONS / 2],
+        costs[costs.len() / 2],
         costs[0],
-        costs[REPETITIONS - 1],
+        costs[costs.len() - 1],
         if cost == Cost::Cpu { "cpu" } else { "wall" },
         counted.ops,
+        costs.len(),
         blocks as f64 / ops,
         bytes as f64 / ops,
     ));
