@@ -340,6 +340,7 @@ fn sched(out: &mut String, folder: &Path, cell: &str, lines: &[&Line]) -> Result
         let cases: Vec<&str> = keys
             .iter()
             .filter_map(|k| k.strip_suffix(&suffix))
+            .filter(|case| metric != "ns_per_op" || *case != "task-bytes")
             .collect();
         if cases.is_empty() {
             continue;
@@ -369,6 +370,8 @@ fn sched(out: &mut String, folder: &Path, cell: &str, lines: &[&Line]) -> Result
         writeln!(out)?;
     }
     let cases = keys.iter().filter_map(|k| k.strip_suffix("/ns_per_op"));
+    // Its figure is memory, in the tables.
+    let cases = cases.filter(|case| *case != "task-bytes");
     let rows: Vec<Row> = cases
         .map(|case| Row {
             label: case.to_owned(),

@@ -209,6 +209,6 @@ fn of_report(r: &Report, had: Option<Had>, all_are_served: bool) -> Measured {
             .collect(),
         disturbance: stats::disturbance(r),
         doubt: doubt(r, had, all_are_served),
-        raw: serde_json::json!({"clients": r, "server": had}),
+        raw: serde_json::json!({"load": r, "server_says": had}),
     }
 }
