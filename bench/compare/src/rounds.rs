@@ -26,7 +26,7 @@ use crate::child::STOP;
 use crate::stats::Spread;
 
 /// Contestants between two bases. More save time, fewer follow the machine
-/// more closely: at a third of a second each, a base is at most a second away.
+/// more closely: at a fifth of a second each, a base is less than a second away.
 const BETWEEN: usize = 4;
 
 /// One measurement of one contestant.

@@ -12,7 +12,7 @@ fn is_ratio(metric: &str) -> bool {
 
 impl Bench {
     fn echo_size(&self) -> Size {
-        let (quick, full) = ((9, 0.1), (11, 0.2));
+        let (quick, full) = ((9, 0.1), (19, 0.1));
         let of = |(rounds, seconds)| Size { rounds, seconds };
         self.size(of(quick), of(full))
     }
@@ -66,7 +66,7 @@ impl Bench {
     }
 
     fn handicap_size(&self) -> Size {
-        let (rounds, seconds) = (101, 0.2);
+        let (rounds, seconds) = (301, 0.1);
         let size = Size { rounds, seconds };
         self.size(size, size)
     }
