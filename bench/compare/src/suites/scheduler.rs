@@ -17,7 +17,7 @@ struct Share {
 const QUICK: Share = Share {
     scale: "0.05",
     repetitions: "1",
-    seconds: 0.35,
+    seconds: 0.4,
 };
 const FULL: Share = Share {
     scale: "0.5",
@@ -29,9 +29,9 @@ const FULL: Share = Share {
 const WORKERS: [usize; 2] = [1, 2];
 
 /// What the counts of a full run take, in seconds.
-pub const COUNTS: f64 = 420.0;
+pub const COUNTS: f64 = 300.0;
 /// Those of the handicaps alone.
-pub const HANDICAP_COUNTS: f64 = 60.0;
+pub const HANDICAP_COUNTS: f64 = 30.0;
 
 /// The times; but for that of the case that measures memory, which sleeps.
 fn is_ratio(metric: &str) -> bool {
@@ -126,7 +126,7 @@ impl Bench {
         // themselves: one is enough.
         command.args(["--json", "--no-build", "--repeat", "1"]);
         command.args(only);
-        match child::output(&mut command, &[], Duration::from_secs_f64(2.0 * seconds)) {
+        match child::output(&mut command, &[], Duration::from_secs_f64(3.0 * seconds)) {
             Ok(out) => {
                 // What was printed before the limit counts.
                 let lines = out
