@@ -1,6 +1,7 @@
 //! What completions bring: the second half of the driver.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
@@ -12,6 +13,10 @@ use crate::buffers::{Buffers, Claimed};
 use crate::operation::{Duty, Kind, Operation, Stage, Wish};
 use crate::table::Key;
 
+/// Completions popped at a time: few enough to lie on the stack, enough that
+/// the head of their queue is seldom published.
+const BATCH: usize = 32;
+
 /// Results at and beyond this are the kernel's own, for restarting system
 /// calls; a cancelled operation that ran in a kernel thread leaks them.
 const ERESTARTSYS: i32 = 512;
@@ -22,10 +27,17 @@ impl Proactor {
         // No more than are there now: without deferred completions the kernel
         // could go on for ever, and the tasks want their turn.
         let ready = self.ring.ready();
-        for _ in 0..ready {
-            match self.ring.pop() {
-                Some(entry) => self.complete(&entry),
-                None => break,
+        let mut left = ready;
+        let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+        while left > 0 {
+            let room = left.min(BATCH);
+            let entries = self.ring.pop(&mut batch[..room]);
+            if entries.is_empty() {
+                break;
+            }
+            left -= entries.len();
+            for entry in entries {
+                self.complete(entry);
             }
         }
         ready
@@ -45,31 +57,25 @@ impl Proactor {
         }
     }
 
+    /// A completion of the driver's own business, or of nothing known.
+    fn no_operation(&mut self, key: Key, result: i32, more: bool) {
+        match key {
+            Key::WAKE => self.wake_armed = more,
+            Key::CANCEL_ALL => {}
+            key if key.cancels().is_some() => self.cancel_failed(key.cancels(), result),
+            _ => self.strangers += 1,
+        }
+    }
+
     fn complete(&mut self, entry: &cqueue::Entry) {
         let key = Key::from_raw(entry.user_data());
         let more = cqueue::more(entry.flags());
         let claimed = self.buffers.claim(entry.flags());
-        let operation = match key {
-            Key::WAKE => {
-                self.wake_armed = more;
-                None
-            }
-            Key::CANCEL_ALL => None,
-            key if key.cancels().is_some() => {
-                self.cancel_failed(key.cancels(), entry.result());
-                None
-            }
-            key => {
-                let found = self.table.get_mut(key);
-                self.strangers += u64::from(found.is_none());
-                found
-            }
-        };
-        let Some(operation) = operation else {
+        let Some(operation) = self.table.get_mut(key) else {
             if let Some(claimed) = claimed {
                 self.buffers.put(claimed);
             }
-            return;
+            return self.no_operation(key, entry.result(), more);
         };
 
         let result = match entry.result() {

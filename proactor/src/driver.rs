@@ -76,11 +76,20 @@ impl Proactor {
     /// Pushes an operation, or queues it if there is no room or a queue.
     pub(crate) fn start(&mut self, key: Key) {
         let pushed = self.backlog.is_empty() && self.push(key);
-        if !pushed {
-            if let Some(operation) = self.table.get_mut(key) {
-                operation.stage = Stage::Queued;
-                self.backlog.push_back(key);
-            }
+        self.settle(key, pushed);
+    }
+
+    /// Notes where an operation is after an attempt to push it.
+    #[inline]
+    fn settle(&mut self, key: Key, pushed: bool) {
+        let Some(operation) = self.table.get_mut(key) else {
+            return;
+        };
+        if pushed {
+            operation.stage = Stage::Pushed;
+        } else {
+            operation.stage = Stage::Queued;
+            self.backlog.push_back(key);
         }
     }
 
@@ -218,8 +227,10 @@ impl Driver for Proactor {
             op.finish(Err(canceled()));
             return Ok(());
         }
-        let key = self.table.insert_with(|key| Operation::new(op, key));
-        self.start(key);
+        let (key, entry) = self.table.insert_with(|key| Operation::new(op, key));
+        // SAFETY: as in `push`.
+        let pushed = self.backlog.is_empty() && unsafe { self.ring.push(&entry) };
+        self.settle(key, pushed);
         Ok(())
     }
 

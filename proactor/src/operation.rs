@@ -123,20 +123,31 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    pub(crate) fn new(op: InFlight, key: Key) -> Operation {
-        let (kind, goal) = op.begin(key.raw(), |op| match op {
-            Op::Accept => (Kind::Accept, 0),
-            Op::Connect(_) => (Kind::Connect, 0),
-            Op::Recv => (Kind::Recv, 0),
-            Op::Send { data, from, all } => {
-                let rest = data.len().saturating_sub(*from);
-                (Kind::Send, if *all { rest } else { rest.min(1) })
-            }
-            // Edges are not asked of this driver; a poll tells of the first.
-            Op::Poll(_) | Op::Edges(_) => (Kind::Poll, 0),
+    /// The operation, and the entry that starts it.
+    pub(crate) fn new(op: InFlight, key: Key) -> (Operation, squeue::Entry) {
+        let fd = op.fd();
+        let tcp = op.descriptor().is_tcp();
+        let (kind, goal, multishot, entry) = op.begin(key.raw(), |op| {
+            let (kind, goal) = match op {
+                Op::Accept => (Kind::Accept, 0),
+                Op::Connect(_) => (Kind::Connect, 0),
+                Op::Recv => (Kind::Recv, 0),
+                Op::Send { data, from, all } => {
+                    let rest = data.len().saturating_sub(*from);
+                    (Kind::Send, if *all { rest } else { rest.min(1) })
+                }
+                // Edges are not asked of this driver; a poll tells of the first.
+                Op::Poll(_) | Op::Edges(_) => (Kind::Poll, 0),
+            };
+            let multishot = kind == Kind::Recv && (tcp || !hides_the_end(fd));
+            let receive = Receive {
+                multishot,
+                hungry: false,
+                private: None,
+            };
+            (kind, goal, multishot, entry(Fd(fd), op, receive, key))
         });
-        let multishot = kind == Kind::Recv && !hides_the_end(op.fd());
-        Operation {
+        let operation = Operation {
             op,
             kind,
             stage: Stage::Queued,
@@ -146,7 +157,8 @@ impl Operation {
             private: None,
             sent: 0,
             goal,
-        }
+        };
+        (operation, entry)
     }
 
     /// Keeps the place after `n` bytes of a [`Duty::Resend`].
@@ -164,45 +176,59 @@ impl Operation {
         duty(self.kind, self.wish, left, result, more)
     }
 
-    /// The entry that starts it, or starts it again.
+    /// The entry that starts it again.
     ///
     /// What it points to is owned by the [`InFlight`] and by `private`, and
     /// neither moves it.
     pub(crate) fn entry(&mut self, key: Key) -> squeue::Entry {
         let fd = Fd(self.op.fd());
-        let (private, hungry, multishot) = (&mut self.private, self.hungry, self.multishot);
-        let entry = self.op.with_op(|op| match op {
-            Op::Accept => opcode::AcceptMulti::new(fd)
-                .flags(libc::SOCK_CLOEXEC)
-                .build(),
-            Op::Connect(address) => {
-                opcode::Connect::new(fd, address.as_ptr(), address.size()).build()
-            }
-            Op::Recv => match private {
-                Some(private) => {
-                    let (to, len) = private.space();
-                    opcode::Recv::new(fd, to, len).build()
-                }
-                None => recv_entry(fd, multishot, hungry),
-            },
-            Op::Send { data, from, all } => {
-                let rest = data.len().saturating_sub(*from);
-                let start = data.as_ptr().wrapping_add(data.len() - rest);
-                let wait_all = if *all { libc::MSG_WAITALL } else { 0 };
-                opcode::Send::new(fd, start, rest.min(MOST) as u32)
-                    .flags(libc::MSG_NOSIGNAL | wait_all)
-                    .build()
-            }
-            Op::Poll(interest) | Op::Edges(interest) => {
-                let events = match interest {
-                    Interest::Read => libc::POLLIN,
-                    Interest::Write => libc::POLLOUT,
-                };
-                opcode::PollAdd::new(fd, events as u32).build()
-            }
-        });
-        entry.user_data(key.raw())
+        let receive = Receive {
+            multishot: self.multishot,
+            hungry: self.hungry,
+            private: self.private.as_mut(),
+        };
+        self.op.with_op(|op| entry(fd, op, receive, key))
     }
+}
+
+/// How a receive is to be done.
+struct Receive<'a> {
+    multishot: bool,
+    hungry: bool,
+    private: Option<&'a mut Private>,
+}
+
+#[inline]
+fn entry(fd: Fd, op: &Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
+    let entry = match op {
+        Op::Accept => opcode::AcceptMulti::new(fd)
+            .flags(libc::SOCK_CLOEXEC)
+            .build(),
+        Op::Connect(address) => opcode::Connect::new(fd, address.as_ptr(), address.size()).build(),
+        Op::Recv => match receive.private {
+            Some(private) => {
+                let (to, len) = private.space();
+                opcode::Recv::new(fd, to, len).build()
+            }
+            None => recv_entry(fd, receive.multishot, receive.hungry),
+        },
+        Op::Send { data, from, all } => {
+            let rest = data.len().saturating_sub(*from);
+            let start = data.as_ptr().wrapping_add(data.len() - rest);
+            let wait_all = if *all { libc::MSG_WAITALL } else { 0 };
+            opcode::Send::new(fd, start, rest.min(MOST) as u32)
+                .flags(libc::MSG_NOSIGNAL | wait_all)
+                .build()
+        }
+        Op::Poll(interest) | Op::Edges(interest) => {
+            let events = match interest {
+                Interest::Read => libc::POLLIN,
+                Interest::Write => libc::POLLOUT,
+            };
+            opcode::PollAdd::new(fd, events as u32).build()
+        }
+    };
+    entry.user_data(key.raw())
 }
 
 /// What a completion means for an operation with `left` bytes to be sent.

@@ -6,6 +6,7 @@
 //! its data, as a worker would have it.
 
 use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -121,8 +122,8 @@ fn next(ring: &mut Ring, user_data: u64) -> io::Result<cqueue::Entry> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let _ = ring.submit_and_sleep(Some(left))?;
-        match ring.pop() {
-            Some(entry) if entry.user_data() == user_data => return Ok(entry),
+        match ring.pop(&mut [MaybeUninit::uninit()]).first() {
+            Some(entry) if entry.user_data() == user_data => return Ok(entry.clone()),
             Some(entry) => return Err(unexpected(format!("a stranger completed: {entry:?}"))),
             None if left.is_zero() => {
                 return Err(unexpected("no completion within a second".to_owned()));

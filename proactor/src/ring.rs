@@ -10,6 +10,7 @@
 //!    answers: it stays in the queue until an enter takes it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -70,8 +71,13 @@ impl Ring {
         self.uring.completion().len()
     }
 
-    pub(crate) fn pop(&mut self) -> Option<cqueue::Entry> {
-        self.uring.completion().next()
+    /// Pops as many completions as are there and as there is room for.
+    #[inline]
+    pub(crate) fn pop<'a>(
+        &mut self,
+        into: &'a mut [MaybeUninit<cqueue::Entry>],
+    ) -> &'a [cqueue::Entry] {
+        self.uring.completion().fill(into)
     }
 
     /// Whether an enter would do something: take entries, make completions

@@ -77,16 +77,20 @@ impl<T> Table<T> {
         self.entries.len()
     }
 
-    /// Enters what `make` makes, which is told its key.
-    pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
+    /// Enters what `make` makes, which is told its key, and returns what else
+    /// it makes.
+    #[inline]
+    pub(crate) fn insert_with<E>(&mut self, make: impl FnOnce(Key) -> (T, E)) -> (Key, E) {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.entries.vacant_entry();
         debug_assert!(entry.key() < CANCEL as usize);
         let key = Key::new(entry.key() as u32, self.generation);
-        entry.insert((self.generation, make(key)));
-        key
+        let (value, extra) = make(key);
+        entry.insert((self.generation, value));
+        (key, extra)
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.entries.get_mut(key.index()) {
             Some((generation, value)) if *generation == key.generation() => Some(value),
@@ -140,9 +144,9 @@ mod tests {
     #[test]
     fn a_stale_key_does_not_reach_the_next_tenant() {
         let mut table = Table::new();
-        let first = table.insert_with(|_| "first");
+        let first = table.insert_with(|_| ("first", ())).0;
         assert_eq!(table.remove(first), Some("first"));
-        let second = table.insert_with(|_| "second");
+        let second = table.insert_with(|_| ("second", ())).0;
         assert_eq!(first.index(), second.index(), "the index is reused");
         assert!(!table.contains(first));
         assert_eq!(table.get_mut(first), None);
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn unknown_and_reserved_keys_find_nothing() {
         let mut table = Table::new();
-        table.insert_with(|_| 1);
+        table.insert_with(|_| (1, ()));
         for key in [Key::WAKE, Key::CANCEL_ALL, Key::new(7, 1), Key::new(0, 0)] {
             assert_eq!(table.get_mut(key), None);
             assert_eq!(table.remove(key), None);
@@ -164,7 +168,7 @@ mod tests {
     fn the_generation_wraps() {
         let mut table = Table::new();
         table.generation = u32::MAX;
-        let key = table.insert_with(|_| ());
+        let key = table.insert_with(|_| ((), ())).0;
         assert_eq!(key.generation(), 0);
         assert!(table.contains(key));
         assert_eq!(table.drain().count(), 1);

@@ -77,6 +77,7 @@ impl<B: 'static> Of<B> {
 
 impl Lent {
     /// Takes `buf` over; its bytes can be read until the value is given back.
+    #[inline]
     pub fn new<B: IoBuf>(buf: B) -> Lent {
         let bytes = buf.bytes();
         let (ptr, len) = (bytes.as_ptr(), bytes.len());
@@ -100,11 +101,13 @@ impl Lent {
 
     /// Where the bytes are. Valid until this value is dropped or taken apart,
     /// also when it moves.
+    #[inline]
     pub fn as_ptr(&self) -> *const u8 {
         self.ptr
     }
 
     /// The bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: by the contract of `IoBuf` they stay where they are and as
         // they are as long as the value is there, which is ours.
@@ -112,6 +115,7 @@ impl Lent {
     }
 
     /// How many bytes there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -126,6 +130,7 @@ impl Lent {
     /// # Panics
     ///
     /// If it is not a `B`.
+    #[inline]
     pub fn into_inner<B: IoBuf>(self) -> B {
         assert!(
             (self.kind.id)() == TypeId::of::<B>(),
