@@ -144,6 +144,12 @@ impl State {
         self.first.is_some()
     }
 
+    /// What is there is one `Run`'s, or the end of a one-shot operation.
+    #[inline]
+    pub(super) fn is_owned_or_finished(&self) -> bool {
+        self.owned || self.phase == Phase::Finished
+    }
+
     /// Nothing is in flight, and nothing waits to be taken.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
