@@ -46,8 +46,8 @@ mod builder;
 
 pub use builder::{Builder, DriverChoice, Runtime};
 pub use isochrome_runtime::{
-    AbortHandle, Background, Color, Handle, JoinError, JoinHandle, Placement, spawn, spawn_apart,
-    spawn_blocking, spawn_local, yield_now,
+    AbortHandle, Background, CellError, CellGuard, Color, ColorCell, Handle, Hold, HoldError,
+    JoinError, JoinHandle, Placement, spawn, spawn_apart, spawn_blocking, spawn_local, yield_now,
 };
 
 /// Sockets and names.

@@ -45,7 +45,7 @@ pub mod time;
 
 #[cfg(not(all(test, loom)))]
 pub use {
-    color::Color,
+    color::{CellError, CellGuard, Color, ColorCell, Hold, HoldError},
     descriptor::Descriptor,
     runtime::{
         Background, Builder, Handle, Placement, Runtime, spawn, spawn_apart, spawn_blocking,

@@ -20,6 +20,10 @@ mod imp {
             UnsafeCell(std::cell::UnsafeCell::new(value))
         }
 
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner()
+        }
+
         #[inline(always)]
         pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
             f(self.0.get())
@@ -35,7 +39,7 @@ mod imp {
 #[cfg(all(test, loom))]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic;
+    pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 }
 
 pub(crate) use imp::*;

@@ -108,7 +108,8 @@ impl Core {
     pub(crate) fn shared(&self) -> &Shared {
         // SAFETY: a counted reference to the color keeps it alive. Otherwise
         // (the default color, or one that only its own task has) it is asked
-        // on behalf of live tasks, and those are gone before the runtime is.
+        // on behalf of live tasks, and those are gone before the runtime is,
+        // or by who has a `Handle`.
         unsafe { self.runtime.as_ref() }
     }
 

@@ -39,7 +39,14 @@ use crate::worker::Worker;
 ///    # }
 ///    ```
 ///
-/// A color is not a mutex that is held across awaits.
+/// A color is not a mutex that is held across awaits. What is:
+/// [`hold`](Color::hold) keeps everybody else of the color waiting until a block
+/// has ended. Seldom is that much needed; there is also
+///
+/// * [`run`](Color::run): an atomic step of the color, awaited from any other;
+/// * [`cell`](Color::cell): data that only code of the color reaches, by such a
+///   step ([`ColorCell::with`](crate::ColorCell::with)) or by a checked borrow
+///   ([`ColorCell::get`](crate::ColorCell::get)).
 ///
 /// # Which color a task has
 ///
@@ -51,7 +58,7 @@ use crate::worker::Worker;
 /// Cloning is cheap, and so is a color: one small allocation, nothing is
 /// registered, and nothing is left when the last clone and task are gone.
 #[derive(Clone)]
-pub struct Color(Option<ColorRef>);
+pub struct Color(pub(super) Option<ColorRef>);
 
 impl Color {
     /// The default color of the runtime that it is used in. It stays with the
@@ -124,9 +131,10 @@ impl Color {
         })
     }
 
-    /// The color of the task that runs on this thread; `None` outside of one.
+    /// The color of the code that runs on this thread: of its task, or of the
+    /// step or the hold that it is in. `None` outside of these.
     pub fn current() -> Option<Color> {
-        Worker::with(|worker| worker?.task_color().map(Color::from_ref))
+        Worker::with(|worker| worker?.color().map(Color::from_ref))
     }
 
     pub(crate) fn in_runtime(runtime: &Handle) -> Color {
@@ -139,7 +147,7 @@ impl Color {
         Color(Some(runtime.shared().colors.get(number, runtime, home)))
     }
 
-    fn from_ref(color: ColorRef) -> Color {
+    pub(super) fn from_ref(color: ColorRef) -> Color {
         if color.core().kind() == Kind::Default {
             Color::DEFAULT
         } else {

@@ -3,9 +3,10 @@
 //! ```text
 //!            push (schedules)            pop (takes all)
 //!   IDLE ------------------> chain ----------------------> TAKEN
-//!    ^                         ^          push               |
-//!    |                         +-----------------------------+
-//!    +-------------------- finish (nothing left) ------------+
+//!   ^  |                       ^          push             ^ |
+//!   |  |                       +---------------------------|-+
+//!   |  +------------------- try_take ----------------------+ |
+//!   +--------------------- finish (nothing left) ------------+
 //! ```
 //!
 //! One word: IDLE, TAKEN, or the newest of a chain of pushed nodes. A push
@@ -15,11 +16,14 @@
 //!
 //! # Rules
 //!
-//! 1. Between the push that found IDLE and the `finish` that restored it the
-//!    color is *scheduled*: it stands in one run queue, or runs. Who took it
-//!    from there is the runner, the only one to call the `unsafe` methods.
-//! 2. A runner hands over to the next through a run queue, or through IDLE:
-//!    `finish` releases, and the push that finds IDLE acquires and passes on.
+//! 1. Between the push or `try_take` that found IDLE and the `finish` that
+//!    restored it the color is *scheduled*: it stands in one run queue, or
+//!    has a runner, and never both. The runner is who took it from the queue,
+//!    or by `try_take`, or who was handed the role by the runner before; the
+//!    only one to call the `unsafe` methods.
+//! 2. A runner hands over to the next through a run queue, through a lock
+//!    (`color::grant`), or through IDLE: `finish` releases, and the push or
+//!    `try_take` that finds IDLE acquires and passes on.
 //! 3. The private list is older than the chain: the chain is taken only when
 //!    the list is empty, or to be put behind it.
 
@@ -102,6 +106,16 @@ impl<N: Linked> Ready<N> {
                 Err(other) => now = other,
             }
         }
+    }
+
+    /// Makes the caller the runner, if the color is idle.
+    #[must_use]
+    pub(crate) fn try_take(&self) -> bool {
+        // Acquire: the last run of the color (rule 2; the partner is
+        // `finish`). Nothing is published: there is no node.
+        self.word
+            .compare_exchange(idle(), taken(), Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Puts a node at the end from within the run: no atomic step.

@@ -155,9 +155,7 @@ where
 {
     let at = Location::caller();
     Worker::expect("spawn", |worker| {
-        let shared = worker.runtime().shared();
-        let color = worker.task_color();
-        let color = color.unwrap_or_else(|| shared.default_color());
+        let (shared, color) = worker.inherited();
         spawn_on(shared, color, future, at)
     })
 }
@@ -228,7 +226,7 @@ where
 {
     let at = Location::caller();
     Worker::expect("spawn_local", |worker| {
-        let pinned = (worker.task_color()).filter(|color| color.core().is_pinned());
+        let pinned = (worker.color()).filter(|color| color.core().is_pinned());
         // SAFETY: the color runs on this thread alone, which polls and drops
         // the future, and the output if the handle is gone; the handle stays
         // on this thread by its type if the output has to.

@@ -7,7 +7,7 @@ use super::builder::Scheduling;
 use super::handle::Handle;
 use crate::blocking::{self, Limits};
 use crate::buf::Pool;
-use crate::color::{ColorRef, Kind, Table};
+use crate::color::{ColorRef, Holds, Kind, Table};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::owned::{FOREIGN, Owned};
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     /// Work was offered while the scout napped.
     pub(crate) rung: AtomicBool,
     pub(crate) colors: Table,
+    pub(crate) holds: Holds,
     default_color: OnceLock<ColorRef>,
     pub(super) blocking: blocking::Pool,
     /// Tasks spawned by no worker.
@@ -66,6 +67,7 @@ impl Shared {
             scout: Scout::new(),
             rung: AtomicBool::new(false),
             colors: Table::new(),
+            holds: Holds::new(),
             default_color: OnceLock::new(),
             blocking: blocking::Pool::new(blocking),
             foreign: Mutex::new(Foreign {

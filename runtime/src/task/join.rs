@@ -4,19 +4,21 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 use super::raw::{Header, TaskRef, queue};
 use super::state::Wake;
+use crate::color;
 
 /// Awaits the output of a task.
 ///
 /// Dropping the handle detaches the task: it goes on, and its output is
 /// dropped. Awaiting it gives the output, or a [`JoinError`] if the task
-/// panicked or was aborted.
+/// panicked or was aborted, or if it waits for the very color that is held
+/// around the await ([`JoinError::is_deadlock`]).
 ///
 /// # Panics
 ///
@@ -89,7 +91,14 @@ impl<T> Future for JoinHandle<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let header = self.header();
         if !header.state.is_complete() && leave_waker(header, cx) {
-            return Poll::Pending;
+            let held = header.color.and_then(color::held_around);
+            return match held {
+                None => Poll::Pending,
+                Some(held_at) => Poll::Ready(Err(JoinError::new(Reason::Deadlock {
+                    held_at,
+                    spawned_at: header.spawned_at,
+                }))),
+            };
         }
         // SAFETY: complete, by either look; this is the handle, and a second
         // taking panics.
@@ -185,7 +194,14 @@ pub(crate) enum Reason {
     Aborted,
     Panic(Box<dyn Any + Send>),
     ShutDown,
-    PoolFull { threads: usize, queue: usize },
+    PoolFull {
+        threads: usize,
+        queue: usize,
+    },
+    Deadlock {
+        held_at: &'static Location<'static>,
+        spawned_at: &'static Location<'static>,
+    },
 }
 
 impl JoinError {
@@ -215,6 +231,13 @@ impl JoinError {
         matches!(*self.reason, Reason::PoolFull { .. })
     }
 
+    /// The handle was polled inside a [hold](crate::Color::hold) of the task's
+    /// color, which keeps the task from finishing. The task is not lost: the
+    /// handle can be awaited when the hold has ended.
+    pub fn is_deadlock(&self) -> bool {
+        matches!(*self.reason, Reason::Deadlock { .. })
+    }
+
     /// The payload of the panic, for [`std::panic::resume_unwind`].
     ///
     /// # Errors
@@ -237,6 +260,14 @@ impl fmt::Display for JoinError {
                 f,
                 "the blocking pool is full: {threads} threads are busy and {queue} closures wait; \
                  raise Builder::blocking_threads or Builder::blocking_queue, or spawn less"
+            ),
+            Reason::Deadlock {
+                held_at,
+                spawned_at,
+            } => write!(
+                f,
+                "deadlock: the task spawned at {spawned_at} cannot finish while its color is \
+                 held by the hold made at {held_at}, inside which it is awaited"
             ),
             Reason::Panic(payload) => match message(payload.as_ref()) {
                 Some(message) => write!(f, "the task panicked: {message}"),

@@ -17,7 +17,7 @@ use super::command::Command;
 use super::pace::{self, Pace, Slice};
 use super::shared::WorkerShared;
 use crate::buf::Pool;
-use crate::color::{ColorRef, Core};
+use crate::color::{ColorRef, Core, Held};
 use crate::driver::Driver;
 use crate::runtime::{Handle, Placement, Shared};
 use crate::sync::atomic::{AtomicPtr, Ordering, fence};
@@ -61,6 +61,10 @@ pub(crate) struct Worker {
     running: Cell<*const Core>,
     /// The task that it polls.
     task: Cell<Option<NonNull<Header>>>,
+    /// The hold that waits and is to have the color that it runs.
+    handed: Cell<Option<Arc<Held>>>,
+    /// The hold whose block it polls.
+    hold: RefCell<Option<Arc<Held>>>,
     /// Whether its thread is in it, perhaps further out than another worker.
     entered: Cell<bool>,
     /// Memory for commands and wakers, kept from turn to turn.
@@ -110,6 +114,8 @@ impl Worker {
             seen: RefCell::default(),
             running: Cell::new(ptr::null()),
             task: Cell::new(None),
+            handed: Cell::new(None),
+            hold: RefCell::default(),
             entered: Cell::new(false),
             commands: RefCell::default(),
             wakers: RefCell::default(),
@@ -156,7 +162,7 @@ impl Worker {
 
     #[inline]
     pub(crate) fn runs_color(color: NonNull<Core>) -> bool {
-        Worker::with(|worker| worker.is_some_and(|w| ptr::eq(w.running.get(), color.as_ptr())))
+        Worker::with(|worker| worker.is_some_and(|w| w.runs(color)))
     }
 
     #[inline]
@@ -188,13 +194,46 @@ impl Worker {
         &self.runtime.shared().workers[self.index]
     }
 
-    /// The color of the task that is being polled.
-    pub(crate) fn task_color(&self) -> Option<ColorRef> {
-        let task = self.task.get()?;
-        // SAFETY: it is being polled, so it is alive, and its color too.
-        let color = unsafe { task.as_ref() }.color?;
-        // SAFETY: the task has a reference, or is the color's own.
-        Some(unsafe { ColorRef::count_up(color) })
+    /// The color of the code that runs on this thread: a task, a step, a hold.
+    pub(crate) fn color(&self) -> Option<ColorRef> {
+        let running = NonNull::new(self.running.get().cast_mut())?;
+        // SAFETY: who runs it keeps it alive.
+        Some(unsafe { ColorRef::count_up(running) })
+    }
+
+    /// The color of what is spawned without a word about it, and its runtime:
+    /// not always this one, because steps run where they are asked for.
+    pub(crate) fn inherited(&self) -> (&Shared, ColorRef) {
+        match NonNull::new(self.running.get().cast_mut()) {
+            // SAFETY: who runs it keeps it alive, and is further out on this
+            // thread's stack.
+            Some(color) => unsafe { (color.as_ref().shared(), ColorRef::count_up(color)) },
+            None => {
+                let shared = self.runtime.shared();
+                (shared, shared.default_color())
+            }
+        }
+    }
+
+    /// Makes this the color that the thread runs, and returns the one before.
+    #[inline]
+    pub(crate) fn run_as(&self, color: *const Core) -> *const Core {
+        self.running.replace(color)
+    }
+
+    #[inline]
+    pub(crate) fn runs(&self, color: NonNull<Core>) -> bool {
+        ptr::eq(self.running.get(), color.as_ptr())
+    }
+
+    /// The runner's role of the color that it runs goes to this hold, when the
+    /// task that says so has been polled.
+    pub(crate) fn hand_over(&self, to: Arc<Held>) {
+        self.handed.set(Some(to));
+    }
+
+    pub(crate) fn hold(&self) -> &RefCell<Option<Arc<Held>>> {
+        &self.hold
     }
 
     /// Takes the live reference of a task that was spawned here.
@@ -426,6 +465,8 @@ impl Worker {
         let mut polls = 0;
         let mut spent = 0;
         let mut done = Done::default();
+        let pinned = core.is_pinned();
+        let mut kept = true;
         while polls < COLOR {
             let yielder = self.yielder.get();
             // SAFETY: we took the color off its queue: we are the runner.
@@ -443,6 +484,13 @@ impl Worker {
                 done.push(task);
             }
             self.task.set(None);
+            if let Some(hold) = self.handed.take() {
+                // SAFETY: we are the runner; `core` is not touched after `true`.
+                if unsafe { hold.grant() } {
+                    kept = false;
+                    break;
+                }
+            }
             let measured = |ns| shared.pace.store(ns, Ordering::Relaxed);
             match self.pace.tick(measured) {
                 Slice::Goes => {}
@@ -455,9 +503,8 @@ impl Worker {
         }
         self.running.set(ptr::null());
         let yielded = !self.yielder.replace(ptr::null()).is_null();
-        let pinned = core.is_pinned();
-        // SAFETY: we are the runner; `core` is not touched after `true`.
-        if !unsafe { core.ready.finish() } {
+        // SAFETY: if the role is still ours, as above.
+        if kept && !unsafe { core.ready.finish() } {
             if yielded {
                 self.put_off(pinned);
             }

@@ -29,6 +29,9 @@ mod steal;
 #[cfg(all(test, loom))]
 mod model;
 
+#[cfg(all(test, loom))]
+pub(crate) use inbox::Inbox;
+
 #[cfg(not(all(test, loom)))]
 pub(crate) use {
     local::Worker,

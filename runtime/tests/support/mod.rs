@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use isochrome_runtime::buf::RecvBuf;
 use isochrome_runtime::driver::{Driver, Unpark};
 use isochrome_runtime::op::{Completion, InFlight, Op, Yield};
-use isochrome_runtime::{Builder, Descriptor, Handle, Runtime};
+use isochrome_runtime::{Builder, Color, Descriptor, Handle, Runtime};
 
 /// Runs each function, which takes a number of workers, on 1, 2 and 4.
 macro_rules! on_workers {
@@ -442,4 +442,89 @@ impl Rng {
         self.0 ^= self.0 << 17;
         (self.0 % n as u64) as usize
     }
+}
+
+/// Polls once, with a waker that does nothing.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A color that a foreign thread has in a step, until this is dropped.
+pub(crate) struct Occupied {
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Occupied {
+    pub(crate) fn new(color: &Color) -> Occupied {
+        let (end, ended) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
+        let color = color.clone();
+        let thread = std::thread::spawn(move || {
+            foreign_block_on(color.run(move || {
+                begin.send(()).unwrap();
+                let _ = ended.recv();
+            }));
+        });
+        begun.recv().unwrap();
+        Occupied {
+            end: Some(end),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.end.take();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn message(payload: Box<dyn std::any::Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => (*other.downcast::<&'static str>().unwrap()).to_string(),
+    }
+}
+
+/// A count that only one thread at a time may reach; a second is noticed.
+#[derive(Default)]
+pub(crate) struct Plain {
+    count: std::cell::UnsafeCell<usize>,
+    inside: std::sync::atomic::AtomicBool,
+}
+
+// SAFETY: reached by code of one color only, which is what is tested.
+unsafe impl Sync for Plain {}
+
+impl Plain {
+    /// Adds one, and returns what was there.
+    pub(crate) fn step(&self) -> usize {
+        // Relaxed: the test must not supply the order that it looks for.
+        assert!(
+            !self.inside.swap(true, Ordering::Relaxed),
+            "two at once under one color"
+        );
+        // SAFETY: under the color.
+        let count = unsafe { &mut *self.count.get() };
+        let before = *count;
+        for _ in 0..8 {
+            std::hint::spin_loop();
+        }
+        *count = before + 1;
+        self.inside.store(false, Ordering::Relaxed);
+        before
+    }
+}
+
+/// Never drops it, as `std::mem::forget`, and keeps it where leak checkers look.
+pub(crate) fn keep_for_ever<T: Send + 'static>(value: T) -> &'static T {
+    static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let kept: &'static T = Box::leak(Box::new(value));
+    KEPT.lock()
+        .unwrap()
+        .push(std::ptr::from_ref(kept).expose_provenance());
+    kept
 }
