@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod borrowed;
 mod listener;
 mod split;
 mod stream;

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,8 +25,10 @@ use crate::split::{self, ReadHalf, WriteHalf};
 /// Dropping it closes the connection when the last operation in flight has
 /// ended; the peer sees the end of the stream.
 pub struct TcpStream {
-    recv: Port,
+    pub(crate) recv: Port,
     send: Port,
+    /// Where borrowed writes wait (see `borrowed`).
+    pub(crate) room: OnceLock<Port>,
 }
 
 impl TcpStream {
@@ -70,6 +72,7 @@ impl TcpStream {
         TcpStream {
             recv: Port::new(descriptor.clone()),
             send: Port::new(descriptor),
+            room: OnceLock::new(),
         }
     }
 
@@ -264,7 +267,7 @@ impl TcpStream {
         split::split(self)
     }
 
-    fn socket(&self) -> SockRef<'_> {
+    pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.recv.descriptor())
     }
 }

@@ -5,7 +5,7 @@
 //! the task becomes ready again when the driver has had its turn.
 
 use std::cell::Cell;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::worker::Worker;
 
@@ -38,4 +38,13 @@ pub(crate) fn poll_remaining(cx: &mut Context<'_>) -> Poll<()> {
 #[inline]
 pub(crate) fn spend() {
     LEFT.set(LEFT.get().saturating_sub(1));
+}
+
+/// Takes one operation off the budget of this poll, for I/O that is done at
+/// once and past a [`Port`](crate::op::Port). Pending, with a wake on its way,
+/// if the budget is spent: I/O that is always ready has to yield at times.
+pub fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
+    ready!(poll_remaining(cx));
+    spend();
+    Poll::Ready(())
 }

@@ -47,6 +47,7 @@ mod ready;
 mod slot;
 mod sys;
 
+pub use crate::budget::poll_budget;
 pub use address::Address;
 pub use port::{Port, Run, Waiter};
 pub use slot::InFlight;

@@ -1,0 +1,87 @@
+//! Sending borrowed memory, for adapters to traits of the `poll_write` kind.
+//!
+//! A borrowed slice must not be with the kernel across an await, so these send
+//! on the spot or not at all, on every driver: send(2) with MSG_DONTWAIT. Only
+//! the wait for room is an operation, and it has a port of its own: a wait
+//! that was given up does not stand in the way of a later
+//! [`send_all`](TcpStream::send_all).
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use isochrome_runtime::op::{Interest, Op, Port, poll_budget};
+use socket2::SockRef;
+
+use crate::stream::TcpStream;
+
+/// On the spot, and a broken pipe is an error.
+const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// UIO_MAXIOV of linux/uio.h: sendmsg(2) refuses more.
+const MOST_SLICES: usize = 1024;
+
+impl TcpStream {
+    /// Sends some of the borrowed bytes, and says how many: for a single
+    /// writer, only the last waker is kept, and its bytes come between those
+    /// of a [`send_all`](TcpStream::send_all) that goes on in another task. 0
+    /// only for an empty `buf`.
+    ///
+    /// What is pending has sent nothing, so giving up loses no byte, and the
+    /// next call may bring other ones. ([`send_all`](TcpStream::send_all) of
+    /// an owned buffer is cheaper on a proactor: no system call of its own.)
+    ///
+    /// # Errors
+    ///
+    /// What send(2) answers. A broken pipe is an error, never a signal.
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_send(cx, |socket| socket.send_with_flags(buf, FLAGS))
+    }
+
+    /// As [`poll_write`](TcpStream::poll_write), of several slices in their
+    /// order. Of very many, the first 1,024 are sent.
+    ///
+    /// # Errors
+    ///
+    /// As for `poll_write`.
+    pub fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // Else many empty ones in front would make it 0, which is no progress.
+        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else {
+            return Poll::Ready(Ok(0));
+        };
+        let bufs = &bufs[first..];
+        let bufs = &bufs[..bufs.len().min(MOST_SLICES)];
+        self.poll_send(cx, |socket| socket.send_vectored_with_flags(bufs, FLAGS))
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&SockRef<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(poll_budget(cx));
+            match send(&self.socket()) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                result => return Poll::Ready(result),
+            }
+            // What is ready may be an old word, from a wait that was given
+            // up: hence the loop.
+            let room = self.room();
+            ready!(room.poll_next(cx, || Op::Poll(Interest::Write)))?;
+        }
+    }
+
+    /// The port of the wait for room: made for those who have to wait.
+    fn room(&self) -> &Port {
+        self.room
+            .get_or_init(|| Port::new(self.recv.descriptor().clone()))
+    }
+}
