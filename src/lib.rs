@@ -43,6 +43,8 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 
 pub use builder::{Builder, DriverChoice, Runtime};
 pub use isochrome_runtime::{
