@@ -1,4 +1,5 @@
-//! What the echo server and the echo client share.
+//! What the examples share. (`server`, here too, is a module of the servers
+//! only.)
 
 pub(crate) mod cli;
 pub(crate) mod limits;

@@ -25,8 +25,9 @@ use isochrome::net::{RecvBuf, TcpStream};
 use isochrome::time::timeout;
 
 use crate::delimited::Delimited;
-use crate::stop::{Listener, Stop};
-use crate::totals::{Ticket, Totals};
+use crate::server::house::Ticket;
+use crate::server::stop::{Listener, Stop};
+use crate::totals::Totals;
 
 /// Long enough for a worker's turn on a busy machine (thin air, doubled).
 const QUIET: Duration = Duration::from_millis(20);

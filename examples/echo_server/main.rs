@@ -13,8 +13,8 @@
 //! | `main` | the command line, the accept loop, the end |
 //! | `connection` | one connection, from its first byte to its last |
 //! | `delimited` | the stateful protocol, apart from any I/O |
-//! | `stop`, `signals` | how everybody hears that it is over |
-//! | `totals` | what is counted, and who is connected |
+//! | `totals` | what is counted |
+//! | `server` | shared: signals, who is connected, how everybody hears that it is over |
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
@@ -22,11 +22,10 @@
 mod common;
 mod connection;
 mod delimited;
-mod signals;
-mod stop;
+#[path = "../common/server/mod.rs"]
+mod server;
 mod totals;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,16 +38,10 @@ use isochrome::{Runtime, spawn, spawn_apart};
 use common::cli::{self, Driver};
 use common::limits::raise_descriptor_limit;
 use connection::{Protocol, Terms};
-use stop::Stop;
-use totals::{House, Totals};
-
-/// How long open exchanges may take to finish after the first signal.
-const EXCHANGES: Duration = Duration::from_secs(5);
-
-/// After an accept that failed for a reason that the listener does not know
-/// how to handle: long enough not to spin if it stays, short enough not to
-/// be noticed if it was one client's fault.
-const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
+use server::house::House;
+use server::stop::Stop;
+use server::{AFTER_AN_ERROR, EXCHANGES, say, signals};
+use totals::Totals;
 
 /// An echo server.
 #[derive(Debug, Parser)]
@@ -183,10 +176,3 @@ fn start(coloring: Coloring, connection: impl Future<Output = ()> + Send + 'stat
 
 /// Dropping a stream closes it.
 fn close(_: TcpStream) {}
-
-/// A line on stdout, at once. If nobody reads it any more, that is no reason
-/// to stop serving.
-fn say(line: std::fmt::Arguments<'_>) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}

@@ -8,7 +8,7 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::stop::Stop;
+use super::stop::Stop;
 
 /// The shell's word for "ended by SIGINT".
 const INTERRUPTED: i32 = 130;
