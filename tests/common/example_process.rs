@@ -3,6 +3,8 @@
 //! Every wait here is for an event (a line, the end of a pipe, the exit) and
 //! is bounded by [`PATIENCE`].
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -143,7 +145,7 @@ impl Lines {
     }
 }
 
-/// The echo server, listening.
+/// An example that serves, listening.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) addr: SocketAddr,
@@ -164,10 +166,15 @@ pub(crate) struct Totals {
 }
 
 impl Server {
-    /// Starts one on a free port, with two workers.
+    /// Starts an echo server on a free port, with two workers.
     pub(crate) fn start(driver: &str, args: &[&str]) -> Server {
+        Server::start_example("echo_server", driver, args)
+    }
+
+    /// Starts another one likewise.
+    pub(crate) fn start_example(example: &str, driver: &str, args: &[&str]) -> Server {
         let common = ["127.0.0.1:0", "--workers", "2", "--driver", driver];
-        Server::listening(Process::start("echo_server", &[&common, args].concat()))
+        Server::listening(Process::start(example, &[&common, args].concat()))
     }
 
     /// The server that `process` is, once it listens.
@@ -202,32 +209,44 @@ impl Server {
 
     /// Waits for the orderly end that somebody asked for.
     pub(crate) fn ended(self) -> Totals {
+        Totals::of(&self.figures())
+    }
+
+    /// Waits for the orderly end that somebody asked for: the last line.
+    pub(crate) fn figures(self) -> Figures {
         let (status, stdout, stderr) = self.process.end();
         assert_eq!(status.code(), Some(0), "{status}; stderr: {stderr:?}");
         assert_eq!(stdout.len(), 1, "{stdout:?}");
-        Totals::parse(&stdout[0])
+        let figures = stdout[0].strip_prefix("total ").expect("the totals");
+        Figures(figures.to_owned())
+    }
+}
+
+/// `name=number` and so on.
+#[derive(Debug)]
+pub(crate) struct Figures(String);
+
+impl Figures {
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        let mut figures = self.0.split(' ');
+        figures
+            .find_map(|f| f.strip_prefix(name)?.strip_prefix('='))
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in {:?}", self.0))
     }
 }
 
 impl Totals {
-    fn parse(line: &str) -> Totals {
-        let figures = line.strip_prefix("total ").expect("the totals");
-        let figure = |name: &str| {
-            figures
-                .split(' ')
-                .find_map(|f| f.strip_prefix(name)?.strip_prefix('='))
-                .and_then(|value| value.parse().ok())
-                .unwrap_or_else(|| panic!("no {name} in {line:?}"))
-        };
+    fn of(figures: &Figures) -> Totals {
         Totals {
-            connections: figure("connections"),
-            received: figure("received"),
-            sent: figure("sent"),
-            discarded: figure("discarded"),
-            refused: figure("refused"),
-            idle: figure("idle"),
-            errors: figure("errors"),
-            cut: figure("cut"),
+            connections: figures.get("connections"),
+            received: figures.get("received"),
+            sent: figures.get("sent"),
+            discarded: figures.get("discarded"),
+            refused: figures.get("refused"),
+            idle: figures.get("idle"),
+            errors: figures.get("errors"),
+            cut: figures.get("cut"),
         }
     }
 }
