@@ -14,6 +14,9 @@ use crate::report::Measured;
 /// A server that answers nobody for so long has failed.
 const STALL: Duration = Duration::from_secs(5);
 
+/// The longest wait that is told from longer ones, in ns.
+const LONGEST: u64 = 10_000_000_000;
+
 /// Where keys begin that are asked for once.
 const FRESH: u64 = 1 << 32;
 
@@ -98,7 +101,7 @@ impl Figures {
         Ok(Figures {
             answers: 0,
             hits: 0,
-            latency: Histogram::new(3)?,
+            latency: Histogram::new_with_max(LONGEST, 3)?,
         })
     }
 }

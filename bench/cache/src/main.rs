@@ -1,7 +1,7 @@
 //! The ways to share a cache, side by side, in one command:
 //!
 //! ```text
-//! cargo run --release -p cache-load [-- --rounds 7 --window 0.6]
+//! cargo run --release -p cache-load [-- --rounds 7 --window 0.35]
 //! ```
 //!
 //! Builds the example `colored_cache`, serves it with each `--cache`, and
@@ -100,7 +100,7 @@ struct Args {
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Seconds measured, each time.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.35)]
     window: f64,
     /// Keep-alive connections, each with one request at a time.
     #[arg(long, default_value_t = 64)]
@@ -109,7 +109,7 @@ struct Args {
     #[arg(long, default_value_t = 50)]
     cost: u32,
     /// Keys that are kept, where they are spread.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 500)]
     keys: u64,
     /// The driver of the server.
     #[arg(long, default_value = "auto")]
@@ -121,7 +121,7 @@ struct Args {
     #[arg(long, value_name = "NAME")]
     layout: Option<String>,
     /// Ends after so many seconds, with what there is.
-    #[arg(long, default_value_t = 285)]
+    #[arg(long, default_value_t = 240)]
     limit: u64,
     /// Where results go, instead of bench/results/<date>/cache.
     #[arg(long)]
@@ -257,7 +257,7 @@ fn measure(
         connections: args.connections,
         keys: if cell.hot { 1 } else { args.keys },
         hits: cell.hits,
-        warm_up: Duration::from_millis(150),
+        warm_up: Duration::from_millis(100),
         window: Duration::from_secs_f64(args.window),
     };
     let measured = load.run()?;
