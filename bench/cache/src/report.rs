@@ -82,16 +82,16 @@ pub fn write(
     let base = variants[0];
     writeln!(
         page,
-        "`× {base}`: requests a second relative to {base} in the same round, the median of the \
-         rounds, and where four fifths of them lie. The other figures are medians too; CPU is the \
-         server's, a request. Two ratios whose ranges overlap are not told apart.\n"
+        "`× {base}`: relative to {base} in the same round, the median of the rounds, and where four \
+         fifths of them lie. The other figures are medians too; CPU is the server's, a request. \
+         Two ratios whose ranges overlap are not told apart.\n"
     )?;
     for layout in layouts {
         writeln!(page, "## {}: {}\n", layout.name, layout.what)?;
         writeln!(
             page,
-            "| requests | cache | requests/s | × {base} | p50 µs | p99 µs | CPU µs | hits | rounds |\n\
-             |---|---|---:|---|---:|---:|---:|---:|---:|"
+            "| requests | cache | requests/s | × {base} | p50 µs | p99 µs | CPU µs | × {base} | hits | rounds |\n\
+             |---|---|---:|---|---:|---:|---:|---|---:|---:|"
         )?;
         for cell in cells {
             for variant in variants {
@@ -116,20 +116,22 @@ fn line(rows: &[Row], layout: &str, cell: &str, variant: &str, base: &str) -> Op
         let figures = mine.iter().map(|row| figure(&row.measured));
         Spread::of(figures).map(|spread| spread.median)
     };
-    let ratios = mine.iter().filter_map(|row| {
-        let other = base.iter().find(|other| other.round == row.round)?;
-        Some(row.measured.requests_per_s / other.measured.requests_per_s)
-    });
-    let ratio = Spread::of(ratios)?;
+    let ratio = |figure: fn(&Measured) -> f64| {
+        let ratios = mine.iter().filter_map(|row| {
+            let other = base.iter().find(|other| other.round == row.round)?;
+            Some(figure(&row.measured) / figure(&other.measured))
+        });
+        let Spread { median, low, high } = Spread::of(ratios)?;
+        Some(format!("{median:.2} ({low:.2} to {high:.2})"))
+    };
     Some(format!(
-        "| {cell} | {variant} | {:.0} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.0} | {:.1} | {:.0}% | {} |\n",
+        "| {cell} | {variant} | {:.0} | {} | {:.0} | {:.0} | {:.1} | {} | {:.0}% | {} |\n",
         median(|m| m.requests_per_s)?,
-        ratio.median,
-        ratio.low,
-        ratio.high,
+        ratio(|m| m.requests_per_s)?,
         median(|m| m.p50_us)?,
         median(|m| m.p99_us)?,
         median(|m| m.cpu_us)?,
+        ratio(|m| m.cpu_us)?,
         100.0 * median(|m| m.hits)?,
         mine.len(),
     ))
