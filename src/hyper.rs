@@ -13,7 +13,7 @@
 //! use ::hyper::{Request, Response, body::Incoming};
 //! use isochrome::hyper::{Io, Timer};
 //! use isochrome::net::TcpListener;
-//! use isochrome::{Color, Runtime};
+//! use isochrome::{Runtime, spawn_apart};
 //!
 //! async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
 //!     Ok(Response::new("hello\n".into()))
@@ -27,7 +27,7 @@
 //!             let connection = http1::Builder::new()
 //!                 .timer(Timer) // closes clients that never finish a request's head
 //!                 .serve_connection(Io::new(stream), service_fn(hello));
-//!             drop(Color::new().spawn(connection));
+//!             drop(spawn_apart(connection));
 //!         }
 //!     })
 //! }

@@ -47,7 +47,7 @@ use std::time::Duration;
 use clap::{Parser, value_parser};
 use isochrome::net::TcpListener;
 use isochrome::time::{sleep, timeout};
-use isochrome::{Color, Runtime};
+use isochrome::{Runtime, spawn_apart};
 
 use common::cli::{self, Driver};
 use common::limits::raise_descriptor_limit;
@@ -188,7 +188,7 @@ async fn listen_and_serve(args: &Args, runtime: &Runtime, stop: Arc<Stop>) -> Re
         };
         match house.admit(args.max_connections) {
             // Detached: its ticket tells when it is over.
-            Some(ticket) => drop(Color::new().spawn(session::serve(stream, terms.clone(), ticket))),
+            Some(ticket) => drop(spawn_apart(session::serve(stream, terms.clone(), ticket))),
             // Dropping the stream closes it.
             None => totals.refused.add(1),
         }
