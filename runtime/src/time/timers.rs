@@ -113,6 +113,12 @@ impl Timers {
         (next != u64::MAX).then(|| clock.start + Duration::from_millis(next))
     }
 
+    /// Whether nothing will be due, as it is now.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.next.load(Ordering::Relaxed) == u64::MAX
+    }
+
     /// Whether the next is due, and has been for so long.
     pub(crate) fn is_late(&self, clock: &Clock, by: Duration) -> bool {
         let next = self.next.load(Ordering::Relaxed);
@@ -121,12 +127,8 @@ impl Timers {
 
     /// Hands over the wakers of what is due.
     pub(crate) fn fire(&self, clock: &Clock, fired: &mut Vec<Waker>) {
-        let next = self.next.load(Ordering::Relaxed);
-        if next == u64::MAX {
-            return;
-        }
         let now = clock.now();
-        if next > now {
+        if self.next.load(Ordering::Relaxed) > now {
             return;
         }
         let mut wheel = self.lock();

@@ -46,10 +46,15 @@ impl<N: Linked> Inbox<N> {
     }
 
     /// Takes everything, the oldest first. Anyone may call it.
-    pub(crate) fn take(&self, mut each: impl FnMut(NonNull<N>)) {
-        if self.is_empty() {
-            return;
+    #[inline]
+    pub(crate) fn take(&self, each: impl FnMut(NonNull<N>)) {
+        if !self.is_empty() {
+            self.take_some(each);
         }
+    }
+
+    #[cold]
+    fn take_some(&self, mut each: impl FnMut(NonNull<N>)) {
         // Acquire: the nodes.
         let mut node = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
         let mut reversed = ptr::null_mut();

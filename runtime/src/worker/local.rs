@@ -560,6 +560,9 @@ impl Worker {
 
     /// Fires what is due of this worker's timers, or of a stuck one's.
     pub(super) fn fire(&self, timers: &Timers) {
+        if timers.is_idle() {
+            return;
+        }
         let mut wakers = self.wakers.take();
         timers.fire(self.runtime.shared().clock(), &mut wakers);
         wakers.drain(..).for_each(Waker::wake);

@@ -42,8 +42,10 @@ pub(crate) struct Pace {
     /// The first and the last look of this turn.
     turn: Cell<Option<Instant>>,
     last: Cell<Option<Instant>>,
-    /// The last look before the color began, or the first in it.
+    /// The last look before the color began, or the first in it; whether it
+    /// has still to be set.
     color: Cell<Option<Instant>>,
+    color_is_new: Cell<bool>,
     /// Colors begun since the last look.
     colors: Cell<u32>,
     /// Nanoseconds of a color's turn, a moving average; zero: not measured.
@@ -58,19 +60,23 @@ impl Pace {
             turn: Cell::new(None),
             last: Cell::new(None),
             color: Cell::new(None),
+            color_is_new: Cell::new(false),
             colors: Cell::new(0),
             average: Cell::new(0),
         }
     }
 
+    #[inline]
     pub(crate) fn begin_turn(&self) {
-        self.turn.set(None);
-        self.last.set(None);
+        if self.last.take().is_some() {
+            // Turns of few polls: not a look in each.
+            self.left.set(self.left.get().max(self.stretch.get()));
+        }
     }
 
     #[inline]
     pub(crate) fn begin_color(&self) {
-        self.color.set(self.last.get());
+        self.color_is_new.set(true);
         self.colors.set(self.colors.get() + 1);
     }
 
@@ -89,13 +95,19 @@ impl Pace {
     #[inline(never)]
     fn look(&self, now: Instant, measured: impl FnOnce(u32)) -> Slice {
         let Some(last) = self.last.replace(Some(now)) else {
-            // The first of this turn: nothing to compare with.
+            // The first of this turn: nothing to compare with, but the next
+            // tells. Until then nothing says that polls are long.
             self.turn.set(Some(now));
             self.color.set(Some(now));
+            self.color_is_new.set(false);
             self.colors.set(0);
+            self.stretch.set((2 * self.stretch.get()).min(MOST));
             self.left.set(1);
             return Slice::Goes;
         };
+        if self.color_is_new.replace(false) {
+            self.color.set(Some(last));
+        }
         let took = now.duration_since(last);
         let stretch = match took {
             _ if took < SHORT => (2 * self.stretch.get()).min(MOST),
