@@ -281,9 +281,10 @@ where
     })
 }
 
-/// Lets others run: the task becomes ready again after the driver of this
-/// worker has had its turn, at the end of its color's queue. Until then it is
-/// not stolen: a task here that blocks its thread holds it up.
+/// Lets others run: the task goes to the end of its color's queue, and runs
+/// again after the driver of this worker has had its turn, as does what its
+/// color has to do after it; or earlier on another worker that has nothing
+/// better to do.
 pub fn yield_now() -> impl Future<Output = ()> + Send {
     let mut yielded = false;
     std::future::poll_fn(move |cx: &mut Context<'_>| {

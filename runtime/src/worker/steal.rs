@@ -216,17 +216,18 @@ impl Shared {
             }
             Office::Vacant => {}
         }
+        // Not one whose host may never come back to it.
         while self.scout.claim() {
-            // Worker 0 last: its thread may be someone else's meanwhile.
-            let mut parked = self.workers.iter().rev();
-            if let Some(worker) = parked.find(|worker| worker.sleep.summon(&self.sleepers)) {
+            let mut here = self.workers.iter().filter(|worker| !worker.is_away());
+            if let Some(worker) = here.find(|worker| worker.sleep.summon(&self.sleepers)) {
                 worker.unpark();
                 return;
             }
             // All have woken up meanwhile; but who lay down again may have
             // left the work to us.
             self.scout.resign();
-            if !self.workers.iter().any(|worker| worker.sleep.is_parked()) {
+            let mut here = self.workers.iter().filter(|worker| !worker.is_away());
+            if !here.any(|worker| worker.sleep.is_parked()) {
                 return;
             }
         }
