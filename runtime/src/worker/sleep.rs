@@ -88,6 +88,12 @@ impl Sleep {
         self.0.load(Ordering::Relaxed) == PARKED
     }
 
+    /// Whether it was told of work and is not awake yet, as it seems.
+    #[cfg(not(all(test, loom)))]
+    pub(crate) fn is_waking(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == NOTIFIED
+    }
+
     /// Whether its thread is at work, as it seems.
     #[cfg(not(all(test, loom)))]
     pub(crate) fn is_awake(&self) -> bool {

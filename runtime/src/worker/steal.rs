@@ -81,7 +81,10 @@ impl Worker {
         }
         let half = |ready: usize| ready.div_ceil(2).min(BATCH);
         let pays = |index, other: &WorkerShared| {
-            other.has_stealable() && (other.is_worth(STEAL, half) || self.is_stuck(index, other))
+            other.has_stealable()
+                && (other.sleep.is_waking()
+                    || other.is_worth(STEAL, half)
+                    || self.is_stuck(index, other))
         };
         let paying = self.others().filter(|(index, other)| pays(*index, other));
         let Some((index, victim)) = paying.max_by_key(|(_, other)| other.queue.len()) else {
@@ -95,9 +98,11 @@ impl Worker {
             // SAFETY: this is the owner of the queue.
             unsafe { queue.push(color) };
         }
-        // A worker that is busy with one color does not look at its inbox; one
-        // that is about to wake up does.
-        if count == 0 && (self.is_stuck(index, victim) || victim.is_away()) {
+        // A worker that is busy with one color does not look at its inbox. One
+        // that was just woken does, but who is awake is there sooner, and has
+        // the memory of the waker at hand.
+        let leaves_it = self.is_stuck(index, victim) || victim.is_away();
+        if count == 0 && (leaves_it || victim.sleep.is_waking()) {
             victim.inbox.take(|color| {
                 count += 1;
                 // SAFETY: as above.
