@@ -5,12 +5,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, RecvBuf};
-use isochrome_runtime::op::{Address, Op, Port, Yield};
+use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
+use isochrome_runtime::op::{Address, Op, Port};
 use isochrome_runtime::{Descriptor, Handle};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -161,8 +162,8 @@ impl TcpStream {
     /// # Errors
     ///
     /// What send(2) answers. A broken pipe is an error, never a signal.
-    pub async fn send<B: IoBuf>(&self, buf: B) -> (io::Result<usize>, B) {
-        self.transmit(buf, false).await
+    pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> + Send {
+        self.send.send(buf, false)
     }
 
     /// Sends all bytes, and hands the buffer back.
@@ -173,34 +174,19 @@ impl TcpStream {
     /// # Errors
     ///
     /// As for [`send`](TcpStream::send); how much was sent is not known then.
-    pub async fn send_all<B: IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
-        let len = buf.bytes().len();
-        let (result, buf) = self.transmit(buf, true).await;
-        let result = match result {
-            Ok(n) if n == len => Ok(()),
-            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-            Err(e) => Err(e),
-        };
-        (result, buf)
-    }
-
     #[inline]
-    async fn transmit<B: IoBuf>(&self, buf: B, all: bool) -> (io::Result<usize>, B) {
-        if buf.bytes().is_empty() {
-            return (Ok(0), buf);
-        }
-        if self.send.descriptor().by_readiness() {
-            let (mut waiter, mut from) = (self.send.waiter(), 0);
-            let sent = poll_fn(|cx| waiter.poll_send(cx, buf.bytes(), &mut from, all));
-            return (sent.await, buf);
-        }
-        let data = Lent::new(buf);
-        let op = Op::Send { data, from: 0, all };
-        let (completion, op) = self.send.run(op).await;
-        let Op::Send { data, .. } = op else {
-            unreachable!("a port gives back the operation it was given")
-        };
-        (completion.map(count), data.into_inner())
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
+        let len = buf.bytes().len();
+        let mut sending = self.send.send(buf, true);
+        poll_fn(move |cx| {
+            let (result, buf) = ready!(Pin::new(&mut sending).poll(cx));
+            let result = match result {
+                Ok(n) if n == len => Ok(()),
+                Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+                Err(e) => Err(e),
+            };
+            Poll::Ready((result, buf))
+        })
     }
 
     // -- the rest ---------------------------------------------------------
@@ -269,13 +255,6 @@ impl TcpStream {
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.recv.descriptor())
-    }
-}
-
-fn count(yielded: Yield) -> usize {
-    match yielded {
-        Yield::Done(n) => n,
-        Yield::Buf(_) | Yield::Socket(_) => 0,
     }
 }
 

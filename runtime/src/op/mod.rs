@@ -21,6 +21,17 @@
 //! kernel may touch. The asking side holds the slot by a [`Port`], the driver
 //! by an [`InFlight`]; the memory is freed when both are gone.
 //!
+//! | file | concept |
+//! |---|---|
+//! | `slot` | an operation shared by its two sides: [`InFlight`] is the driver's |
+//! | `port`, `send` | the asking side |
+//! | `flight` | what many slots never need |
+//! | `line` | who waits |
+//! | `ready` | how operations are carried out where the driver works by readiness |
+//! | `readiness` | what is known of one direction: a pure state |
+//! | `attempt`, `sys` | one try: one system call |
+//! | `address` | addresses as the kernel takes them |
+//!
 //! # Rules
 //!
 //! 1. A slot has one operation at a time. It is *idle*, then *in flight* from
@@ -31,25 +42,29 @@
 //!    given back. The next operation of the slot waits for that.
 //! 3. Wakers and everything that may run foreign code (drops of buffers too)
 //!    are called with the slot unlocked.
-//! 4. Users of a port wait in line. A completion that is anyone's wakes all; a
-//!    slot that becomes idle wakes the first, who stays in the line until it
-//!    takes its turn or goes away, and then the next is woken.
+//! 4. Users of a port wait in line. A completion that is anyone's wakes all who
+//!    wait for any; a slot that becomes idle wakes the first who waits for a
+//!    turn. Who was woken keeps the place until they poll again or go away, and
+//!    who goes away wakes the next.
 //! 5. A subscription that ends (its last completion says so) is submitted
 //!    again by the next poll that finds nothing. Only the `InFlight` tells
 //!    whether more will come: nothing is concluded from a result.
 
 mod address;
 mod attempt;
+mod flight;
 mod line;
 mod port;
 mod readiness;
 mod ready;
+mod send;
 mod slot;
 mod sys;
 
 pub use crate::budget::poll_budget;
 pub use address::Address;
 pub use port::{Port, Run, Waiter};
+pub use send::SendBuf;
 pub use slot::InFlight;
 pub(crate) use slot::Slot;
 

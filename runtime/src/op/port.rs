@@ -43,6 +43,10 @@ impl Port {
         &self.slot.descriptor
     }
 
+    pub(super) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
     /// Carries out a one-shot operation: waits for its turn, submits, and
     /// gives the result and the operation with its buffers back. Turns are
     /// taken in the order of the first polls.
@@ -138,37 +142,6 @@ impl Waiter<'_> {
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         poll_recv(self.slot, Some(&mut self.number), cx, buf)
-    }
-
-    /// Sends borrowed bytes, from number `from` on, which moves along: some of
-    /// them, or `all`. Returns how many were sent: by this call, or `from` if
-    /// it is `all`. Senders take turns in the order of their first polls, and
-    /// nobody's bytes come between those of one.
-    ///
-    /// Only where the driver works by readiness
-    /// ([`Descriptor::by_readiness`]): one that works by completion has to be
-    /// lent them ([`Port::run`], [`Op::Send`]).
-    ///
-    /// Giving up loses knowledge: any prefix may have been sent.
-    ///
-    /// # Errors
-    ///
-    /// What send(2) answers; [`io::ErrorKind::Unsupported`] where the driver
-    /// works by completion.
-    #[inline]
-    pub fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        data: &[u8],
-        from: &mut usize,
-        all: bool,
-    ) -> Poll<io::Result<usize>> {
-        if !self.slot.descriptor.by_readiness() {
-            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
-        }
-        let place = Some(&mut self.number);
-        let send = |fd| attempt::send(fd, data, from, all);
-        ready::poll(self.slot, place, For::Turn, Interest::Write, cx, send)
     }
 }
 
@@ -403,10 +376,11 @@ impl Future for Run<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.slot.descriptor.by_readiness() {
-            return self.poll_submitted(cx);
-        }
         let run = &mut *self;
+        if !run.slot.descriptor.by_readiness() {
+            let op = || run.op.take().expect("polled after completion");
+            return poll_owned(run.slot, &mut run.number, &mut run.submitted, cx, op);
+        }
         let op = run.op.as_mut().expect("polled after completion");
         let place = Some(&mut run.number);
         let result = ready!(poll_ready(
@@ -422,55 +396,63 @@ impl Future for Run<'_> {
     }
 }
 
-impl Run<'_> {
-    /// Where the driver works by completion.
-    fn poll_submitted(&mut self, cx: &mut Context<'_>) -> Poll<(Completion, Op)> {
-        ready!(budget::poll_remaining(cx));
-        let slot = self.slot;
-        let mut state = slot.lock();
-        if !self.submitted {
-            if !(state.is_idle() && state.line.is_turn_of(self.number)) {
-                let old = state
-                    .line
-                    .wait(Some(&mut self.number), For::Turn, cx.waker());
-                drop(state);
-                drop(old);
-                return Poll::Pending;
-            }
-            let left = state.line.leave_again(&Some(&mut self.number));
-            let op = self.op.take().expect("polled after completion");
-            state.start(op, true, slot.here());
-            drop(state);
-            drop(left);
-            self.submitted = true;
-            slot.descriptor.runtime().submit(slot);
-            state = slot.lock();
-        }
-        let Some(op) = state.take_finished() else {
-            let old = state.owner.replace(cx.waker().clone());
+/// Carries out a one-shot operation, made by `op` when its turn has come, where
+/// the driver works by completion.
+#[inline]
+pub(super) fn poll_owned(
+    slot: &Arc<Slot>,
+    number: &mut u32,
+    submitted: &mut bool,
+    cx: &mut Context<'_>,
+    op: impl FnOnce() -> Op,
+) -> Poll<(Completion, Op)> {
+    ready!(budget::poll_remaining(cx));
+    let mut state = slot.lock();
+    if !*submitted {
+        if !(state.is_idle() && state.line.is_turn_of(*number)) {
+            let old = state.line.wait(Some(number), For::Turn, cx.waker());
             drop(state);
             drop(old);
             return Poll::Pending;
-        };
-        let completion = state.pop().expect("a finished operation has a result");
-        let turn = state.turn();
-        drop(state);
-        self.submitted = false;
-        if let Some(turn) = turn {
-            turn.wake();
         }
-        budget::spend();
-        Poll::Ready((completion, op))
+        let left = state.line.leave_again(&Some(number));
+        state.start(op(), true, slot.here());
+        drop(state);
+        drop(left);
+        *submitted = true;
+        slot.descriptor.runtime().submit(slot);
+        state = slot.lock();
+    }
+    let Some(op) = state.take_finished() else {
+        let old = state.set_owner(cx.waker());
+        drop(state);
+        drop(old);
+        return Poll::Pending;
+    };
+    let completion = state.pop().expect("a finished operation has a result");
+    let turn = state.turn();
+    drop(state);
+    *submitted = false;
+    if let Some(turn) = turn {
+        turn.wake();
+    }
+    budget::spend();
+    Poll::Ready((completion, op))
+}
+
+/// Whoever carried out a one-shot operation goes away.
+#[inline]
+pub(super) fn give_up(slot: &Arc<Slot>, submitted: bool, number: u32) {
+    if submitted {
+        abandon(slot);
+    } else {
+        leave(slot, number);
     }
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        if self.submitted {
-            abandon(self.slot);
-        } else {
-            leave(self.slot, self.number);
-        }
+        give_up(self.slot, self.submitted, self.number);
     }
 }
 

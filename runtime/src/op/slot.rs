@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::flight::Flight;
 use super::line::Line;
 use super::readiness::Readiness;
 use super::{Completion, Interest, Op, Yield};
@@ -32,28 +33,63 @@ pub(crate) struct Slot {
     state: Mutex<State>,
 }
 
+/// No driver calls an operation so.
+const NO_KEY: u64 = u64::MAX;
+
 pub(crate) struct State {
     phase: Phase,
-    /// The worker whose driver has it, while in flight.
-    pub(crate) worker: u32,
-    /// What that driver calls it; `None` until the driver has seen it.
-    key: Option<u64>,
-    /// Nobody wants the result any more (rule 2).
-    abandoned: bool,
-    op: Option<Op>,
-    /// Completions not taken yet: the first here, so that the common case of
-    /// one needs no queue, the others in `rest`.
-    first: Option<Completion>,
-    rest: VecDeque<Completion>,
-    /// Who awaits the operation in flight, if that is one `Run`.
-    pub(super) owner: Option<Waker>,
     /// The operation in flight is one `Run`'s.
     owned: bool,
+    /// Nobody wants the result any more (rule 2).
+    abandoned: bool,
+    /// What the operation in flight is, if its name says all there is; else it
+    /// is in `flight`.
+    named: Option<Named>,
     /// Where the driver works by readiness: what is known of which direction.
     pub(super) readiness: Readiness,
     pub(super) interest: Interest,
+    /// The worker whose driver has it, while in flight.
+    pub(crate) worker: u32,
+    /// What that driver calls it; [`NO_KEY`] until the driver has seen it.
+    key: u64,
+    /// The completion that was not taken yet and came first: nearly always the
+    /// only one.
+    first: Option<Completion>,
+    /// What was needed once; `None`: nothing was.
+    flight: Option<Box<Flight>>,
     /// Who waits for a completion of a subscription, or for a turn.
     pub(super) line: Line,
+}
+
+/// The operations that own nothing.
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    Accept,
+    Recv,
+    Poll(Interest),
+    Edges(Interest),
+}
+
+impl Named {
+    fn of(op: &Op) -> Option<Named> {
+        match op {
+            Op::Accept => Some(Named::Accept),
+            Op::Recv => Some(Named::Recv),
+            Op::Poll(interest) => Some(Named::Poll(*interest)),
+            Op::Edges(interest) => Some(Named::Edges(*interest)),
+            Op::Connect(_) | Op::Send { .. } => None,
+        }
+    }
+
+    #[inline]
+    fn op(self) -> Op {
+        match self {
+            Named::Accept => Op::Accept,
+            Named::Recv => Op::Recv,
+            Named::Poll(interest) => Op::Poll(interest),
+            Named::Edges(interest) => Op::Edges(interest),
+        }
+    }
 }
 
 impl Slot {
@@ -62,16 +98,15 @@ impl Slot {
             descriptor,
             state: Mutex::new(State {
                 phase: Phase::Idle,
-                worker: 0,
-                key: None,
-                abandoned: false,
-                op: None,
-                first: None,
-                rest: VecDeque::new(),
-                owner: None,
                 owned: false,
+                abandoned: false,
+                named: None,
                 readiness: Readiness::UNKNOWN,
                 interest: Interest::Read,
+                worker: 0,
+                key: NO_KEY,
+                first: None,
+                flight: None,
                 line: Line::default(),
             }),
         })
@@ -93,26 +128,72 @@ impl Slot {
 }
 
 impl State {
+    #[inline]
+    fn flight(&mut self) -> &mut Flight {
+        self.flight.get_or_insert_default()
+    }
+
     /// Takes an operation in; `owned` by one `Run`, or anyone's. The driver
     /// of `worker` is the first to be asked.
     #[inline]
     pub(super) fn start(&mut self, op: Op, owned: bool, worker: u32) {
-        debug_assert!(self.is_idle() && self.op.is_none());
+        debug_assert!(self.is_idle() && !self.has_op());
         self.phase = Phase::InFlight;
         self.owned = owned;
         self.worker = worker;
         self.abandoned = false;
-        self.key = None;
-        self.op = Some(op);
+        self.key = NO_KEY;
+        self.named = Named::of(&op);
+        if self.named.is_none() {
+            self.flight().op = Some(op);
+        }
+    }
+
+    fn has_op(&self) -> bool {
+        let lent = self.flight.as_ref().is_some_and(|f| f.op.is_some());
+        self.named.is_some() || lent
+    }
+
+    /// Shows the operation in flight.
+    #[inline]
+    fn with_op<R>(&mut self, f: impl FnOnce(&mut Op) -> R) -> R {
+        if let Some(named) = self.named {
+            return f(&mut named.op());
+        }
+        let flight = self.flight.as_mut();
+        let op = flight.and_then(|flight| flight.op.as_mut());
+        f(op.expect("an operation in flight is there"))
+    }
+
+    #[inline]
+    fn take_op(&mut self) -> Option<Op> {
+        match self.named.take() {
+            Some(named) => Some(named.op()),
+            None => self.flight.as_mut()?.op.take(),
+        }
     }
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
         let first = self.first.take();
-        if first.is_some() && !self.rest.is_empty() {
-            self.first = self.rest.pop_front();
+        if let Some(flight) = &mut self.flight {
+            if first.is_some() {
+                self.first = flight.rest.pop_front();
+            }
         }
         first
+    }
+
+    /// Returns how many there are now.
+    #[inline]
+    fn push(&mut self, completion: Completion) -> usize {
+        if self.first.is_none() {
+            self.first = Some(completion);
+            return 1;
+        }
+        let rest = &mut self.flight().rest;
+        rest.push_back(completion);
+        1 + rest.len()
     }
 
     /// As `pop`, for a reader with this much room: of a lease that has more,
@@ -126,16 +207,6 @@ impl State {
             }
             _ => self.pop().map(Taken::Whole),
         }
-    }
-
-    #[inline]
-    fn push(&mut self, completion: Completion) -> usize {
-        if self.first.is_none() {
-            self.first = Some(completion);
-        } else {
-            self.rest.push_back(completion);
-        }
-        1 + self.rest.len()
     }
 
     /// Something waits to be taken.
@@ -153,13 +224,20 @@ impl State {
     /// Nothing is in flight, and nothing waits to be taken.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle && self.first.is_none()
+        self.phase == Phase::Idle && !self.has_completions()
     }
 
     /// What completes, or has completed, is not one `Run`'s.
     #[inline]
     pub(super) fn is_anyones(&self) -> bool {
         !self.owned || self.phase == Phase::Idle
+    }
+
+    /// Who awaits the operation in flight, which is one `Run`'s. Returns the
+    /// waker that was there, to be dropped after unlocking.
+    #[must_use]
+    pub(super) fn set_owner(&mut self, waker: &Waker) -> Option<Waker> {
+        self.flight().owner.replace(waker.clone())
     }
 
     /// Ends the finished phase, if that is where a one-shot operation is, and
@@ -170,7 +248,7 @@ impl State {
             return None;
         }
         self.phase = Phase::Idle;
-        self.op.take()
+        self.take_op()
     }
 
     /// The waker of whose turn it is, if the slot is free for it.
@@ -189,19 +267,21 @@ impl State {
     pub(super) fn abandon(&mut self) -> Leftover {
         let in_flight = self.phase == Phase::InFlight;
         self.abandoned |= in_flight;
-        let op = match self.phase {
-            Phase::InFlight => None,
-            Phase::Idle | Phase::Finished => {
-                self.phase = Phase::Idle;
-                self.op.take()
-            }
-        };
+        let mut op = None;
+        if !in_flight {
+            self.phase = Phase::Idle;
+            op = self.take_op();
+        }
+        let flight = self.flight.as_mut();
+        let (rest, owner) = flight.map_or_else(Default::default, |flight| {
+            (std::mem::take(&mut flight.rest), flight.owner.take())
+        });
         Leftover {
             in_flight,
             _op: op,
-            _owner: self.owner.take(),
+            _owner: owner,
             _first: self.first.take(),
-            _rest: std::mem::take(&mut self.rest),
+            _rest: rest,
         }
     }
 
@@ -214,11 +294,8 @@ impl State {
     /// The key to cancel by, if this worker's driver has named one already and
     /// the operation in flight is still the abandoned one.
     pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
-        if self.abandoned && self.worker as usize == worker {
-            self.key
-        } else {
-            None
-        }
+        let named = self.key != NO_KEY && self.worker as usize == worker;
+        (self.abandoned && named).then_some(self.key)
     }
 }
 
@@ -238,7 +315,7 @@ impl fmt::Debug for Slot {
         f.debug_struct("Slot")
             .field("descriptor", &self.descriptor)
             .field("phase", &state.phase)
-            .field("op", &state.op)
+            .field("named", &state.named)
             .finish_non_exhaustive()
     }
 }
@@ -284,19 +361,18 @@ impl InFlight {
     /// until [`finish`](InFlight::finish). `f` must not wake or drop anything.
     #[inline]
     pub fn with_op<R>(&self, f: impl FnOnce(&mut Op) -> R) -> R {
-        let mut state = self.slot().lock();
-        f(state.op.as_mut().expect("an operation in flight is there"))
+        self.slot().lock().with_op(f)
     }
 
-    /// Gives the operation the name by which [`Driver::cancel`] calls it, and
-    /// looks at it as [`with_op`](InFlight::with_op) does, in one step.
+    /// Gives the operation the name by which [`Driver::cancel`] calls it, any
+    /// number but `u64::MAX`, and looks at it as [`with_op`](InFlight::with_op) does, in one step.
     ///
     /// [`Driver::cancel`]: crate::driver::Driver::cancel
     #[inline]
     pub fn begin<R>(&self, key: u64, f: impl FnOnce(&mut Op) -> R) -> R {
         let mut state = self.slot().lock();
-        state.key = Some(key);
-        f(state.op.as_mut().expect("an operation in flight is there"))
+        state.key = key;
+        state.with_op(f)
     }
 
     /// Gives the operation the name by which [`Driver::cancel`] calls it.
@@ -304,7 +380,7 @@ impl InFlight {
     /// [`Driver::cancel`]: crate::driver::Driver::cancel
     #[inline]
     pub fn set_key(&self, key: u64) {
-        self.begin(key, |_| ());
+        self.slot().lock().key = key;
     }
 
     /// The operation is sent to another worker's driver.
@@ -352,7 +428,7 @@ impl InFlight {
     /// poll submits it again.
     pub fn pause(mut self) {
         let slot = self.0.take().expect("finished once");
-        debug_assert!(matches!(slot.lock().op, Some(Op::Accept | Op::Recv)));
+        debug_assert!(slot.lock().with_op(|op| op.is_subscription()));
         Self::end(&slot, None);
     }
 
@@ -363,24 +439,22 @@ impl InFlight {
         if state.abandoned {
             state.abandoned = false;
             state.phase = Phase::Idle;
-            op = state.op.take();
+            op = state.take_op();
             unwanted = completion;
-        } else if state.op.as_ref().is_some_and(Op::is_subscription) {
-            state.phase = Phase::Idle;
-            op = state.op.take();
-            if let Some(completion) = completion {
-                state.push(completion);
-            }
         } else {
             // One-shot: the operation stays, its buffers go back to the asker.
             state.phase = Phase::Finished;
+            if state.with_op(|op| op.is_subscription()) {
+                state.phase = Phase::Idle;
+                op = state.take_op();
+            }
             if let Some(completion) = completion {
                 state.push(completion);
             }
         }
         // One Run has its owner to be told; anything else is anyone's. If
         // nobody wants it, the slot is free for the first in line.
-        let owner = state.owner.take();
+        let owner = state.flight.as_mut().and_then(|f| f.owner.take());
         let crowd = (!state.owned).then(|| state.line.crowd());
         let turn = state.turn();
         drop(state);

@@ -1,0 +1,125 @@
+//! Sending, without a layer in between: what nearly every round trip does.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::line::{ANYONE, For};
+use super::port::{Port, give_up, poll_owned};
+use super::slot::Slot;
+use super::{Interest, Op, Yield, attempt, ready};
+use crate::buf::{IoBuf, Lent};
+
+/// The future of [`Port::send`].
+#[must_use = "futures do nothing unless polled"]
+pub struct SendBuf<'a, B: IoBuf> {
+    slot: &'a Arc<Slot>,
+    /// Lent to the operation while a driver that works by completion has it.
+    buf: Option<B>,
+    /// How much was sent, where the driver works by readiness.
+    from: usize,
+    number: u32,
+    all: bool,
+    submitted: bool,
+}
+
+// The buffer is never pinned: its bytes do not move with it.
+impl<B: IoBuf> Unpin for SendBuf<'_, B> {}
+
+impl Port {
+    /// Sends from a buffer that is handed over, and hands it back with the
+    /// number of bytes sent: of some of them, or of `all` but for an error.
+    /// Nothing is copied in user space. Senders take turns in the order of
+    /// their first polls, and nobody's bytes come between those of one.
+    ///
+    /// Dropping the future leaves open whether any of it was sent.
+    ///
+    /// # Errors
+    ///
+    /// What send(2) answers. A broken pipe is an error, never a signal.
+    #[inline]
+    pub fn send<B: IoBuf>(&self, buf: B, all: bool) -> SendBuf<'_, B> {
+        SendBuf {
+            slot: self.slot(),
+            buf: Some(buf),
+            from: 0,
+            number: ANYONE,
+            all,
+            submitted: false,
+        }
+    }
+}
+
+impl<B: IoBuf> Future for SendBuf<'_, B> {
+    type Output = (io::Result<usize>, B);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let result = if this.slot.descriptor.by_readiness() {
+            let bytes = this.buf.as_ref().map_or(&[][..], IoBuf::bytes);
+            if bytes.is_empty() {
+                Ok(0)
+            } else {
+                let (from, all) = (&mut this.from, this.all);
+                let send = |fd| attempt::send(fd, bytes, from, all);
+                let place = Some(&mut this.number);
+                ready!(ready::poll(
+                    this.slot,
+                    place,
+                    For::Turn,
+                    Interest::Write,
+                    cx,
+                    send
+                ))
+            }
+        } else {
+            ready!(this.poll_lent(cx))
+        };
+        let buf = this.buf.take().expect("polled after completion");
+        Poll::Ready((result, buf))
+    }
+}
+
+impl<B: IoBuf> SendBuf<'_, B> {
+    /// Where the driver works by completion.
+    fn poll_lent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (buf, all) = (&mut self.buf, self.all);
+        if buf.as_ref().is_some_and(|buf| buf.bytes().is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        let op = || {
+            let data = Lent::new(buf.take().expect("polled after completion"));
+            Op::Send { data, from: 0, all }
+        };
+        let owned = poll_owned(self.slot, &mut self.number, &mut self.submitted, cx, op);
+        let (completion, op) = ready!(owned);
+        let Op::Send { data, .. } = op else {
+            unreachable!("a port gives back the operation it was given")
+        };
+        self.buf = Some(data.into_inner());
+        Poll::Ready(completion.map(|yielded| match yielded {
+            Yield::Done(n) => n,
+            Yield::Buf(_) | Yield::Socket(_) => 0,
+        }))
+    }
+}
+
+impl<B: IoBuf> Drop for SendBuf<'_, B> {
+    #[inline]
+    fn drop(&mut self) {
+        give_up(self.slot, self.submitted, self.number);
+    }
+}
+
+impl<B: IoBuf> fmt::Debug for SendBuf<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendBuf")
+            .field("all", &self.all)
+            .field("submitted", &self.submitted)
+            .finish_non_exhaustive()
+    }
+}
