@@ -174,11 +174,13 @@ impl Scout {
     }
 
     /// The scout is about to nap.
+    #[cfg(not(all(test, loom)))]
     pub(crate) fn nap(&self, index: usize) {
         self.0.store(NAPS + index as u32, Ordering::Relaxed);
     }
 
     /// The scout is awake.
+    #[cfg(not(all(test, loom)))]
     pub(crate) fn search(&self) {
         self.0.store(SEARCHES, Ordering::Relaxed);
     }
