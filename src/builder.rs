@@ -10,7 +10,7 @@ use std::time::Duration;
 use isochrome_proactor::Proactor;
 use isochrome_reactor::Reactor;
 use isochrome_runtime::driver::Driver;
-use isochrome_runtime::{Background, Placement};
+use isochrome_runtime::{Background, Placement, Report};
 
 /// Chooses the driver where the program does not.
 const VARIABLE: &str = "ISOCHROME_DRIVER";
@@ -115,6 +115,28 @@ impl Builder {
     /// does if not said. See [`isochrome_runtime::Builder::stealing`].
     pub fn stealing(mut self, stealing: bool) -> Builder {
         self.runtime = self.runtime.stealing(stealing);
+        self
+    }
+
+    /// Who is told of colors that take most of a core and of polls that take
+    /// too long; see [`isochrome_runtime::Builder::on_report`].
+    ///
+    /// ```
+    /// let builder = isochrome::Builder::new()
+    ///     .long_poll(std::time::Duration::from_millis(10))
+    ///     .on_report(|report| eprintln!("{report}"));
+    /// # builder.build()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on_report(mut self, report: impl Fn(&Report) + Send + Sync + 'static) -> Builder {
+        self.runtime = self.runtime.on_report(report);
+        self
+    }
+
+    /// Reports polls that take longer than this. If not said, no poll is
+    /// timed; see [`isochrome_runtime::Builder::long_poll`].
+    pub fn long_poll(mut self, limit: Duration) -> Builder {
+        self.runtime = self.runtime.long_poll(limit);
         self
     }
 

@@ -48,8 +48,9 @@ pub mod hyper;
 
 pub use builder::{Builder, DriverChoice, Runtime};
 pub use isochrome_runtime::{
-    AbortHandle, Background, CellError, CellGuard, Color, ColorCell, Handle, Hold, HoldError,
-    JoinError, JoinHandle, Placement, spawn, spawn_apart, spawn_blocking, spawn_local, yield_now,
+    AbortHandle, Background, CellError, CellGuard, Color, ColorCell, ColorStats, Handle, Hold,
+    HoldError, JoinError, JoinHandle, Placement, Report, Stats, Waits, WorkerStats, spawn,
+    spawn_apart, spawn_blocking, spawn_local, yield_now,
 };
 
 /// Sockets and names.

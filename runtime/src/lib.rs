@@ -14,6 +14,7 @@
 //! | [`buf`] | owned buffers and leases |
 //! | [`time`] | sleep, timeout, and the wheel |
 //! | `blocking` | threads for what blocks |
+//! | `stats`, `report` | what it says of itself, asked and unasked |
 //! | `runtime` | the pieces put together: `Builder`, `Runtime`, `Handle` |
 
 #[cfg(not(target_os = "linux"))]
@@ -21,6 +22,8 @@ compile_error!("isochrome runs on Linux only: its drivers are epoll and io_uring
 
 // What has loom models is compiled for them; the rest needs a kernel.
 mod color;
+#[cfg(not(all(test, loom)))]
+mod counter;
 mod sync;
 mod task;
 mod worker;
@@ -39,7 +42,11 @@ pub mod eventfd;
 #[cfg(not(all(test, loom)))]
 pub mod op;
 #[cfg(not(all(test, loom)))]
+mod report;
+#[cfg(not(all(test, loom)))]
 mod runtime;
+#[cfg(not(all(test, loom)))]
+mod stats;
 #[cfg(not(all(test, loom)))]
 pub mod time;
 
@@ -47,9 +54,11 @@ pub mod time;
 pub use {
     color::{CellError, CellGuard, Color, ColorCell, Hold, HoldError},
     descriptor::Descriptor,
+    report::Report,
     runtime::{
         Background, Builder, Handle, Placement, Runtime, spawn, spawn_apart, spawn_blocking,
         spawn_local, yield_now,
     },
+    stats::{ColorStats, Stats, Waits, WorkerStats},
     task::{AbortHandle, JoinError, JoinHandle},
 };

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::figures::Figures;
 use super::ready::{Linked, Ready};
 use super::refs::Refs;
 use crate::runtime::{Handle, Shared};
@@ -25,6 +27,8 @@ pub(crate) enum Kind {
     Pinned,
     /// The color with a number, which is in the extension.
     Numbered,
+    /// Made by `Color::named`; its figures are in the extension.
+    Named,
     /// In the block of the task that it was made for.
     Apart,
     /// As `Apart`, and stays with its home.
@@ -48,7 +52,9 @@ pub(crate) struct Core {
     /// Counted among its owners as long as there is a reference, but by the
     /// default color.
     runtime: NonNull<Shared>,
-    extension: Option<Box<Extension>>,
+    /// Dropped by the last `ColorRef`; a color in the block of a task has none,
+    /// and nothing that is dropped.
+    extension: ManuallyDrop<Option<Box<Extension>>>,
     refs: Refs,
     /// The worker that wakes send it to. Written by its runner.
     home: AtomicU16,
@@ -58,8 +64,9 @@ pub(crate) struct Core {
 }
 
 /// What only few colors have, so that the others are small.
-struct Extension {
-    number: u64,
+enum Extension {
+    Number(u64),
+    Figures(Arc<Figures>),
 }
 
 // A promise to those who have millions of them.
@@ -101,6 +108,9 @@ impl Core {
         };
         if away >= 2 {
             self.home.store(worker as u16, Ordering::Relaxed);
+            if let Some(figures) = self.figures() {
+                figures.moved(worker);
+            }
         }
         self.away.store(away % 2, Ordering::Relaxed);
     }
@@ -118,7 +128,35 @@ impl Core {
     }
 
     pub(super) fn number(&self) -> Option<u64> {
-        self.extension.as_ref().map(|extension| extension.number)
+        match self.extension.as_deref() {
+            Some(Extension::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Those of a named color.
+    #[inline]
+    pub(crate) fn figures(&self) -> Option<&Figures> {
+        match self.extension.as_deref() {
+            Some(Extension::Figures(figures)) => Some(figures),
+            _ => None,
+        }
+    }
+
+    /// Whoever has it is about to schedule it.
+    #[inline]
+    pub(super) fn becomes_ready(&self) {
+        if let Some(figures) = self.figures() {
+            figures.ready_at(self.shared().clock().nanos());
+        }
+    }
+
+    /// A thief has it.
+    #[inline]
+    pub(crate) fn stolen(&self) {
+        if let Some(figures) = self.figures() {
+            figures.stolen();
+        }
     }
 
     fn new(runtime: &Handle, kind: Kind, home: usize, refs: u32) -> Core {
@@ -126,7 +164,7 @@ impl Core {
             ready: Ready::new(),
             link: AtomicPtr::new(std::ptr::null_mut()),
             runtime: runtime.as_ptr(),
-            extension: None,
+            extension: ManuallyDrop::new(None),
             refs: Refs::new(refs),
             home: AtomicU16::new(home as u16),
             // The first run elsewhere moves home.
@@ -161,8 +199,22 @@ impl ColorRef {
 
     pub(super) fn numbered(runtime: &Handle, number: u64, home: usize) -> ColorRef {
         ColorRef::boxed(Core {
-            extension: Some(Box::new(Extension { number })),
+            extension: ManuallyDrop::new(Some(Box::new(Extension::Number(number)))),
             ..Core::new(runtime, Kind::Numbered, home, 1)
+        })
+    }
+
+    pub(super) fn named(
+        runtime: &Handle,
+        name: Arc<str>,
+        at: &'static Location<'static>,
+        home: usize,
+    ) -> ColorRef {
+        let shared = runtime.shared();
+        let figures = shared.named.add(name, at, home, shared.clock().nanos());
+        ColorRef::boxed(Core {
+            extension: ManuallyDrop::new(Some(Box::new(Extension::Figures(figures)))),
+            ..Core::new(runtime, Kind::Named, home, 1)
         })
     }
 
@@ -229,6 +281,33 @@ impl ColorRef {
 /// The task has this color, is alive, and is in no queue.
 pub(crate) unsafe fn push(core: NonNull<Core>, task: NonNull<Header>) {
     // SAFETY: the task keeps its color alive until it is queued.
+    match unsafe { core.as_ref() }.figures() {
+        // SAFETY: handed on.
+        None => unsafe { push_and(core, task, || {}) },
+        // SAFETY: as above.
+        Some(figures) => unsafe { push_counted(core, task, figures) },
+    }
+}
+
+/// Apart, so that unnamed colors pay only for the look.
+///
+/// # Safety
+///
+/// As for `push`; the figures are the color's.
+#[cold]
+#[inline(never)]
+unsafe fn push_counted(core: NonNull<Core>, task: NonNull<Header>, figures: &Figures) {
+    figures.push();
+    // SAFETY: handed on. The color is not freed before it is scheduled.
+    unsafe { push_and(core, task, || core.as_ref().becomes_ready()) };
+}
+
+/// # Safety
+///
+/// As for `push`. `ready` is called before the color is scheduled, if it is.
+#[inline(always)]
+unsafe fn push_and(core: NonNull<Core>, task: NonNull<Header>, ready: impl FnOnce()) {
+    // SAFETY: the task keeps its color alive until it is queued.
     let color = unsafe { core.as_ref() };
     let shared = color.shared();
     if Worker::runs_color(core) {
@@ -236,6 +315,7 @@ pub(crate) unsafe fn push(core: NonNull<Core>, task: NonNull<Header>) {
         unsafe { color.ready.push_local(task) };
     // SAFETY: handed on.
     } else if unsafe { color.ready.push(task) } {
+        ready();
         shared.schedule(core);
     }
 }
@@ -259,6 +339,9 @@ impl Drop for ColorRef {
         if !last {
             return;
         }
+        if let Some(figures) = core.figures() {
+            core.shared().named.forget(figures);
+        }
         let (kind, runtime) = (core.kind, core.runtime);
         if kind.is_apart() {
             // SAFETY: the references together hold one to the task that the
@@ -267,7 +350,8 @@ impl Drop for ColorRef {
         } else {
             // SAFETY: no reference is left, and the table knows it no more.
             // The box was leaked by `boxed`.
-            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+            let core = unsafe { Box::from_raw(self.0.as_ptr()) };
+            drop(ManuallyDrop::into_inner(core.extension));
         }
         if kind != Kind::Default {
             // SAFETY: counted by `boxed`, or by the first reference.
@@ -281,7 +365,10 @@ impl fmt::Debug for ColorRef {
         match (self.core().kind, self.core().number()) {
             (Kind::Default, _) => f.write_str("Color(default)"),
             (_, Some(number)) => write!(f, "Color({number})"),
-            (_, None) => write!(f, "Color({:p})", self.0),
+            (_, None) => match self.core().figures() {
+                Some(figures) => write!(f, "Color({:?})", figures.name),
+                None => write!(f, "Color({:p})", self.0),
+            },
         }
     }
 }

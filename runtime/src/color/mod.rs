@@ -3,6 +3,7 @@
 //! * [`ready`]: the queue, a pure structure.
 //! * [`refs`]: how many hold a color.
 //! * `core`: the shared part of a color: queue, home, identity, references.
+//! * `figures`: what a color with a name keeps of itself.
 //! * `table`: which color has which number.
 //! * `handle`: [`Color`], what users hold.
 //! * `run`: atomic steps, and the role of the runner outside of a worker's loop.
@@ -17,6 +18,8 @@ mod cell;
 mod core;
 #[cfg(not(all(test, loom)))]
 mod cycle;
+#[cfg(not(all(test, loom)))]
+mod figures;
 mod grant;
 #[cfg(not(all(test, loom)))]
 mod handle;
@@ -39,6 +42,7 @@ pub(crate) use ready::Linked;
 pub(crate) use {
     self::core::{ColorRef, Core, Kind, push},
     cycle::Holds,
+    figures::{Figures, Hot, Named},
     hold::{Held, held_around},
     table::Table,
 };

@@ -53,6 +53,7 @@ impl<C: Borrow<ColorRef>> Drop for Runner<C> {
         // SAFETY: the role is ours, and ends here; if something is left, it
         // goes on to the run queue.
         if !unsafe { color.core().ready.finish() } {
+            color.core().becomes_ready();
             color.core().shared().schedule(color.as_ptr());
         }
     }

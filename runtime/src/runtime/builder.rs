@@ -12,6 +12,7 @@ use super::shared::{DriverFacts, Shared};
 use super::{Fatal, Runtime};
 use crate::blocking::Limits;
 use crate::driver::Driver;
+use crate::report::{Report, Reports};
 use crate::sync::atomic::Ordering;
 use crate::worker::Worker;
 
@@ -37,6 +38,7 @@ pub struct Builder {
     blocking: Limits,
     grace: Duration,
     scheduling: Scheduling,
+    reports: Reports,
 }
 
 /// Who runs new colors.
@@ -61,6 +63,7 @@ impl Default for Builder {
                 placement: Placement::Here,
                 stealing: true,
             },
+            reports: Reports::default(),
         }
     }
 }
@@ -116,6 +119,33 @@ impl Builder {
         self
     }
 
+    /// Who is told what the runtime notices: colors that take most of a core,
+    /// and polls that take too long ([`long_poll`](Builder::long_poll)). Called
+    /// on the worker that noticed, after the color's turn, outside of every
+    /// color and lock; what it does holds up that worker, so it should do
+    /// little. [`Report`] says how often.
+    ///
+    /// A panic of it goes no further than its message: the worker goes on, and
+    /// the next report is made.
+    ///
+    /// With the feature `tracing` reports are events too, at the level of
+    /// warnings, with the target `isochrome`.
+    pub fn on_report(mut self, report: impl Fn(&Report) + Send + Sync + 'static) -> Builder {
+        self.reports.callback = Some(Arc::new(report));
+        self
+    }
+
+    /// Reports polls that take longer than this ([`Report::LongPoll`]), and
+    /// counts them ([`WorkerStats::long_polls`](crate::WorkerStats::long_polls)).
+    /// If not said, no poll is timed.
+    ///
+    /// Timing a poll takes one look at the clock, and each turn of a color one
+    /// more: two for a poll that is alone in its turn.
+    pub fn long_poll(mut self, limit: Duration) -> Builder {
+        self.reports.long_poll = Some(limit);
+        self
+    }
+
     /// Builds the runtime. `driver` is called once for each worker, on its
     /// thread, with its number; all have to be of one kind.
     ///
@@ -129,7 +159,7 @@ impl Builder {
     {
         let available = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let count = self.workers.unwrap_or_else(available);
-        let handle = Shared::make(count, self.blocking, self.scheduling);
+        let handle = Shared::make(count, self.blocking, self.scheduling, self.reports);
         let first = driver(0)?;
         let _ = handle.shared().driver.set(DriverFacts {
             name: first.name(),

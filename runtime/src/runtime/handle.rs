@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use super::shared::{DriverFacts, Shared};
 use crate::buf::Pool;
 use crate::color::{Color, ColorRef, Core};
+use crate::stats::Stats;
 use crate::task::{JoinHandle, NewTask};
 use crate::worker::Worker;
 
@@ -85,6 +86,19 @@ impl Handle {
     /// The color with this number, from any thread. See [`Color::of`].
     pub fn color_of(&self, number: u64) -> Color {
         Color::numbered_in(self, number)
+    }
+
+    /// Makes a color with a name, from any thread. See [`Color::named`].
+    #[track_caller]
+    pub fn color_named(&self, name: impl Into<Arc<str>>) -> Color {
+        Color::named_in(self, name.into(), Location::caller())
+    }
+
+    /// What the workers and the named colors have done, and have to do, from
+    /// any thread. It costs a few atomic loads and a system call a worker, and
+    /// an allocation or two; nobody is stopped for it.
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
     }
 
     /// Runs a closure on the blocking pool, from any thread. See

@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::stats::Stats;
 use crate::sync::atomic::Ordering;
 use crate::task::NewTask;
 use crate::worker::Worker;
@@ -172,6 +173,12 @@ impl Runtime {
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.handle().workers()
+    }
+
+    /// What the workers and the named colors have done, and have to do; see
+    /// [`Handle::stats`].
+    pub fn stats(&self) -> Stats {
+        self.handle().stats()
     }
 
     /// Ends the runtime as dropping it does, and says how many operations the

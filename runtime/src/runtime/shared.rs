@@ -7,7 +7,8 @@ use super::builder::Scheduling;
 use super::handle::Handle;
 use crate::blocking::{self, Limits};
 use crate::buf::Pool;
-use crate::color::{ColorRef, Holds, Kind, Table};
+use crate::color::{ColorRef, Holds, Kind, Named, Table};
+use crate::report::Reports;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::owned::{FOREIGN, Owned};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) rung: AtomicBool,
     pub(crate) colors: Table,
     pub(crate) holds: Holds,
+    pub(crate) named: Named,
+    pub(crate) reports: Reports,
     default_color: OnceLock<ColorRef>,
     pub(super) blocking: blocking::Pool,
     /// Tasks spawned by no worker.
@@ -58,7 +61,12 @@ pub(crate) struct Foreign {
 
 impl Shared {
     /// Everything but the driver's facts, which the first driver brings.
-    pub(super) fn make(workers: usize, blocking: Limits, scheduling: Scheduling) -> Handle {
+    pub(super) fn make(
+        workers: usize,
+        blocking: Limits,
+        scheduling: Scheduling,
+        reports: Reports,
+    ) -> Handle {
         let handle = Handle::from_shared(Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             scheduling,
@@ -68,6 +76,8 @@ impl Shared {
             rung: AtomicBool::new(false),
             colors: Table::new(),
             holds: Holds::new(),
+            named: Named::new(),
+            reports,
             default_color: OnceLock::new(),
             blocking: blocking::Pool::new(blocking),
             foreign: Mutex::new(Foreign {

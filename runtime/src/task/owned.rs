@@ -37,6 +37,10 @@ impl Owned {
         self.tasks.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Adds a task that nobody else has seen yet.
     ///
     /// # Panics

@@ -239,6 +239,7 @@ impl TaskRef {
     /// # Safety
     ///
     /// The caller is the runner and took the task off the queue.
+    #[inline]
     pub(crate) unsafe fn run(self) -> Ran {
         let turn = self.header().state.start_poll();
         // SAFETY: handed on.
@@ -278,6 +279,7 @@ impl TaskRef {
     /// # Safety
     ///
     /// As for `run`.
+    #[inline(always)]
     unsafe fn turn(self, turn: Turn) -> Ran {
         let vtable = self.header().vtable;
         match turn {

@@ -21,6 +21,11 @@ impl Clock {
         }
     }
 
+    /// Nanoseconds since it began.
+    pub(crate) fn nanos(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
     /// The last tick that has begun.
     fn now(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
@@ -134,6 +139,11 @@ impl Timers {
         let mut wheel = self.lock();
         wheel.advance(now, fired);
         self.publish(&wheel);
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// Drops everything: the worker has ended.

@@ -86,6 +86,11 @@ impl Wheel {
         Key { index, generation }
     }
 
+    /// How many have not fired.
+    pub(crate) fn len(&self) -> usize {
+        self.timers.len()
+    }
+
     fn timer(&mut self, key: Key) -> Option<&mut Timer> {
         let timer = self.timers.get_mut(key.index as usize)?;
         (timer.generation == key.generation).then_some(timer)

@@ -39,6 +39,7 @@ impl Worker {
         // Finishes operations that were sent here and never submitted.
         drop(shared.workers[index].commands.close());
         shared.workers[index].timers.clear();
+        shared.workers[index].figures.ends();
         leaked
     }
 }

@@ -14,8 +14,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::command::Command;
+use super::figures::{LongPolls, Probe};
 use super::pace::{self, Pace, Slice};
 use super::shared::WorkerShared;
+use super::sleep::Woken;
 use crate::buf::Pool;
 use crate::color::{ColorRef, Core, Held};
 use crate::driver::Driver;
@@ -56,7 +58,8 @@ pub(crate) struct Worker {
     /// the others when it last fell asleep.
     pub(super) scouting: Cell<bool>,
     pub(super) naps: Cell<u32>,
-    pub(super) seen: RefCell<Vec<u32>>,
+    pub(super) seen: RefCell<Vec<u64>>,
+    pub(super) long_polls: LongPolls,
     /// The color that it runs.
     running: Cell<*const Core>,
     /// The task that it polls.
@@ -94,9 +97,12 @@ impl Drop for Entered<'_> {
 }
 
 impl Worker {
+    /// On the thread that it will have.
     pub(crate) fn new(runtime: Handle, index: usize, driver: Box<dyn Driver>) -> Worker {
-        let unpark = &runtime.shared().workers[index].unpark;
-        let _ = unpark.set(driver.unparker());
+        let here = &runtime.shared().workers[index];
+        let _ = here.unpark.set(driver.unparker());
+        here.figures.starts();
+        let long_polls = LongPolls::new(runtime.shared().reports.long_poll);
         Worker {
             owned: RefCell::new(Owned::new(index as u16)),
             runtime,
@@ -112,6 +118,7 @@ impl Worker {
             scouting: Cell::new(false),
             naps: Cell::new(0),
             seen: RefCell::default(),
+            long_polls,
             running: Cell::new(ptr::null()),
             task: Cell::new(None),
             handed: Cell::new(None),
@@ -312,8 +319,9 @@ impl Worker {
 
     fn wake_up(&self) {
         let shared = self.runtime.shared();
-        let summoned = self.shared().sleep.wake_up(&shared.sleepers);
-        if summoned {
+        let woken = self.shared().sleep.wake_up(&shared.sleepers);
+        self.shared().figures.woke(woken);
+        if woken == Woken::Summoned {
             self.become_scout();
         } else if self.scouting.get() {
             shared.scout.search();
@@ -345,7 +353,9 @@ impl Worker {
         }
         self.queue_end.set(None);
         self.pinned_left.set(None);
-        self.fire(&self.shared().timers);
+        let here = self.shared();
+        self.fire(&here.timers);
+        here.figures.turned(self.owned.borrow().len());
     }
 
     /// Takes over what other threads left here.
@@ -448,9 +458,18 @@ impl Worker {
         }
     }
 
+    fn run_color(&self, color: NonNull<Core>) -> usize {
+        // SAFETY: scheduled, so alive: it has a task queued.
+        match self.measures(unsafe { color.as_ref() }) {
+            false => self.run_tasks(color, ()),
+            true => self.run_measured(color),
+        }
+    }
+
     /// Runs the ready tasks of a color within its budget. Returns what it took
     /// off the turn's.
-    fn run_color(&self, color: NonNull<Core>) -> usize {
+    #[inline(always)]
+    pub(super) fn run_tasks(&self, color: NonNull<Core>, mut probe: impl Probe) -> usize {
         // SAFETY: scheduled, so alive: it has a task queued, whose reference
         // we give up only after `finish`.
         let core = unsafe { color.as_ref() };
@@ -458,15 +477,13 @@ impl Worker {
         core.runs_on(self.index);
         let outer = self.running.replace(color.as_ptr());
         debug_assert!(outer.is_null(), "a worker runs one color at a time");
-        // Only this worker writes it.
-        let progress = shared.progress.load(Ordering::Relaxed).wrapping_add(1);
-        shared.progress.store(progress, Ordering::Relaxed);
+        shared.progress.add(1);
         self.pace.begin_color();
         let mut polls = 0;
         let mut spent = 0;
         let mut done = Done::default();
         let pinned = core.is_pinned();
-        let mut kept = true;
+        let mut handed = None;
         while polls < COLOR {
             let yielder = self.yielder.get();
             // SAFETY: we took the color off its queue: we are the runner.
@@ -478,18 +495,16 @@ impl Worker {
                 break;
             };
             polls += 1;
+            probe.poll(self, task);
             self.task.set(Some(task));
             // SAFETY: as above.
             if unsafe { TaskRef(task).run() } == Ran::Done {
                 done.push(task);
             }
             self.task.set(None);
-            if let Some(hold) = self.handed.take() {
-                // SAFETY: we are the runner; `core` is not touched after `true`.
-                if unsafe { hold.grant() } {
-                    kept = false;
-                    break;
-                }
+            handed = self.handed.take();
+            if handed.is_some() {
+                break;
             }
             let measured = |ns| shared.pace.store(ns, Ordering::Relaxed);
             match self.pace.tick(measured) {
@@ -501,6 +516,10 @@ impl Worker {
                 }
             }
         }
+        shared.figures.ran(polls);
+        let found = probe.end(self, polls);
+        // SAFETY: we are the runner; `core` is not touched after `true`.
+        let kept = !handed.is_some_and(|hold| unsafe { hold.grant() });
         self.running.set(ptr::null());
         let yielded = !self.yielder.replace(ptr::null()).is_null();
         // SAFETY: if the role is still ours, as above.
@@ -511,6 +530,9 @@ impl Worker {
             self.enqueue(color, pinned);
         }
         done.drain(|task| self.release(task));
+        if let Some(found) = found {
+            self.tell(&found);
+        }
         spent.max(polls)
     }
 
@@ -524,6 +546,7 @@ impl Worker {
     }
 
     /// Gives the live reference of a completed task up.
+    #[inline(always)]
     fn release(&self, task: TaskRef) {
         let owner = task.header().owner.get();
         if owner == self.index as u16 {
@@ -547,6 +570,9 @@ impl Worker {
             let timer = here.timers.until_next(shared.clock());
             timer.into_iter().chain(limit).chain(self.watch()).min()
         };
+        if wait != Some(Duration::ZERO) {
+            self.shared().figures.slept();
+        }
         self.park(wait);
         self.wake_up();
     }

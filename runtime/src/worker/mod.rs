@@ -6,12 +6,15 @@
 //! * `steal`: what an idle worker takes from others.
 //! * `pace`: how long polls take.
 //! * `io`: the worker and its driver.
+//! * `figures`: what it counts, and measures of the turns of colors.
 //! * `close`: how a worker ends.
 
 #[cfg(not(all(test, loom)))]
 mod close;
 #[cfg(not(all(test, loom)))]
 mod command;
+#[cfg(not(all(test, loom)))]
+mod figures;
 mod inbox;
 #[cfg(not(all(test, loom)))]
 mod io;

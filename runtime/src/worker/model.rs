@@ -13,7 +13,7 @@ use loom::thread;
 
 use super::inbox::Inbox;
 use super::queue::{BATCH, RunQueue};
-use super::sleep::{Office, Scout, Sleep, Sleepers};
+use super::sleep::{Office, Scout, Sleep, Sleepers, Woken};
 use crate::color::Linked;
 
 fn model(f: impl Fn() + Send + Sync + 'static) {
@@ -478,10 +478,10 @@ fn an_offer_that_finds_nobody_to_summon() {
             })
         };
         // One wakes by itself, one goes to sleep.
-        let summoned = camp.beds[1].wake_up(&camp.sleepers);
+        let woken = camp.beds[1].wake_up(&camp.sleepers);
         let asleep = camp.sleeps(0);
         offers.join().unwrap();
-        if !summoned {
+        if woken != Woken::Summoned {
             camp.assert_covered(asleep);
         }
     });

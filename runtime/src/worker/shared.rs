@@ -4,12 +4,14 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
 use super::command::{Command, Commands};
+use super::figures::Figures;
 use super::inbox::Inbox;
 use super::local::Worker;
 use super::pace;
 use super::queue::RunQueue;
 use super::sleep::Sleep;
 use crate::color::Core;
+use crate::counter::Counter;
 use crate::driver::Unpark;
 use crate::op::{InFlight, Slot};
 use crate::runtime::{Handle, Shared};
@@ -35,7 +37,8 @@ pub(crate) struct WorkerShared {
     /// Nanoseconds of a color's turn here, on average; [`AWAY`].
     pub(super) pace: AtomicU32,
     /// Colors begun. Written by the worker.
-    pub(super) progress: AtomicU32,
+    pub(super) progress: Counter,
+    pub(super) figures: Figures,
 }
 
 /// The pace of a worker whose thread is elsewhere.
@@ -53,7 +56,8 @@ impl WorkerShared {
             unpark: OnceLock::new(),
             timers: Timers::new(),
             pace: AtomicU32::new(pace::UNKNOWN),
-            progress: AtomicU32::new(0),
+            progress: Counter::new(0),
+            figures: Figures::default(),
         }
     }
 
@@ -79,6 +83,7 @@ impl WorkerShared {
 
 impl Shared {
     /// Sends a color that has become ready to its home.
+    #[inline(always)]
     pub(crate) fn schedule(&self, color: NonNull<Core>) {
         // SAFETY: scheduled from here on, so alive: it has a task queued.
         let core = unsafe { color.as_ref() };

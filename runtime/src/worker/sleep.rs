@@ -36,6 +36,16 @@ const PARKED: u32 = 1;
 const NOTIFIED: u32 = 2;
 const SUMMONED: u32 = 3;
 
+/// Why a worker is awake again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// By itself, or it never slept.
+    Alone,
+    Notified,
+    /// Notified, and the scout.
+    Summoned,
+}
+
 /// The flag of one worker.
 #[derive(Debug)]
 pub(crate) struct Sleep(AtomicU32);
@@ -72,15 +82,18 @@ impl Sleep {
         fence(Ordering::SeqCst);
     }
 
-    /// This worker is awake again, by itself or notified. `true`: it was
-    /// summoned, and is the scout.
-    pub(crate) fn wake_up(&self, sleepers: &Sleepers) -> bool {
+    /// This worker is awake again, by itself or notified.
+    pub(crate) fn wake_up(&self, sleepers: &Sleepers) -> Woken {
         // Acquire: what the notifier wrote before.
         let before = self.0.swap(AWAKE, Ordering::Acquire);
         if before == PARKED {
             sleepers.0.fetch_sub(1, Ordering::Relaxed);
         }
-        before == SUMMONED
+        match before {
+            NOTIFIED => Woken::Notified,
+            SUMMONED => Woken::Summoned,
+            _ => Woken::Alone,
+        }
     }
 
     /// Whether it is parked, after a fence of the caller's.

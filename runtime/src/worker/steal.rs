@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::local::Worker;
 use super::queue::BATCH;
 use super::shared::WorkerShared;
+use crate::color::Core;
 use crate::runtime::Shared;
 use crate::sync::atomic::Ordering;
 
@@ -70,8 +71,7 @@ impl Worker {
 
     /// Whether a worker has begun no color since the scout's last look.
     fn is_stuck(&self, index: usize, other: &WorkerShared) -> bool {
-        self.scouting.get()
-            && self.seen.borrow().get(index) == Some(&other.progress.load(Ordering::Relaxed))
+        self.scouting.get() && self.seen.borrow().get(index) == Some(&other.progress.get())
     }
 
     /// Takes work where it pays, or is stranded. `true`: there is some now.
@@ -91,10 +91,14 @@ impl Worker {
             return false;
         };
         let queue = &self.shared().queue;
+        // SAFETY: a scheduled color is alive, and it is in no queue now: it is
+        // ours alone (rule 1 in `color::figures`).
+        let took = |color: NonNull<Core>| unsafe { color.as_ref() }.stolen();
         let mut batch = [ptr::null_mut(); BATCH];
         let mut count = victim.queue.steal(&mut batch);
         for color in &batch[..count] {
             let color = NonNull::new(*color).expect("queued colors are not null");
+            took(color);
             // SAFETY: this is the owner of the queue.
             unsafe { queue.push(color) };
         }
@@ -105,11 +109,15 @@ impl Worker {
         if count == 0 && (leaves_it || victim.sleep.is_waking()) {
             victim.inbox.take(|color| {
                 count += 1;
+                took(color);
                 // SAFETY: as above.
                 unsafe { queue.push(color) };
             });
         }
         self.unoffered.set(true);
+        if count > 0 {
+            self.shared().figures.stole(&victim.figures, count);
+        }
         count > 0
     }
 
@@ -139,9 +147,9 @@ impl Worker {
         let mut seen = self.seen.borrow_mut();
         seen.clear();
         seen.extend(shared.workers.iter().map(|worker| {
-            let progress = worker.progress.load(Ordering::Relaxed);
             // Who sleeps is not stuck: it cannot have this number later.
-            progress.wrapping_sub(u32::from(!worker.sleep.is_awake()))
+            let awake = worker.sleep.is_awake();
+            worker.progress.get().wrapping_sub(u64::from(!awake))
         }));
         shared.scout.nap(self.index);
         let naps = self.naps.get();
