@@ -14,25 +14,18 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::command::Command;
-use super::figures::{LongPolls, Probe};
-use super::pace::{self, Pace, Slice};
+use super::figures::LongPolls;
+use super::pace::{self, Pace};
 use super::shared::WorkerShared;
 use super::sleep::Woken;
 use crate::buf::Pool;
 use crate::color::{ColorRef, Core, Held};
 use crate::driver::Driver;
 use crate::runtime::{Handle, Placement, Shared};
-use crate::sync::atomic::{AtomicPtr, Ordering, fence};
+use crate::sync::atomic::Ordering;
 use crate::task::owned::Owned;
-use crate::task::{Header, Ran, TaskRef};
+use crate::task::{Header, TaskRef};
 use crate::time::Timers;
-
-/// Polls before the driver gets its turn. tokio's figure is 61; this one is from
-/// thin air, larger so that one enter of the ring carries more.
-const TURN: usize = 128;
-
-/// Polls of one color before the next has its turn.
-const COLOR: usize = 32;
 
 /// A worker: the state that only its own thread touches.
 pub(crate) struct Worker {
@@ -40,20 +33,20 @@ pub(crate) struct Worker {
     pub(super) index: usize,
     pub(super) driver: RefCell<Box<dyn Driver>>,
     /// Ready colors that only this worker may run.
-    pinned: RefCell<VecDeque<NonNull<Core>>>,
+    pub(super) pinned: RefCell<VecDeque<NonNull<Core>>>,
     /// Whose turn it is: the queue's or the pinned colors'.
-    pinned_next: Cell<bool>,
+    pub(super) pinned_next: Cell<bool>,
     /// The live references of the tasks that it spawned.
     pub(super) owned: RefCell<Owned>,
     /// The first task of the running color that yielded in this turn of it.
-    yielder: Cell<*const Header>,
+    pub(super) yielder: Cell<*const Header>,
     /// Where the colors of tasks that yielded begin in the queue, and how many
     /// pinned ones come before: they run when the driver has had its turn.
-    queue_end: Cell<Option<usize>>,
-    pinned_left: Cell<Option<usize>>,
+    pub(super) queue_end: Cell<Option<usize>>,
+    pub(super) pinned_left: Cell<Option<usize>>,
     /// Something was put into the queue that others were not told of.
     pub(super) unoffered: Cell<bool>,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// Whether this is the scout, how often it has napped, and the progress of
     /// the others when it last fell asleep.
     pub(super) scouting: Cell<bool>,
@@ -61,11 +54,11 @@ pub(crate) struct Worker {
     pub(super) seen: RefCell<Vec<u64>>,
     pub(super) long_polls: LongPolls,
     /// The color that it runs.
-    running: Cell<*const Core>,
+    pub(super) running: Cell<*const Core>,
     /// The task that it polls.
-    task: Cell<Option<NonNull<Header>>>,
+    pub(super) task: Cell<Option<NonNull<Header>>>,
     /// The hold that waits and is to have the color that it runs.
-    handed: Cell<Option<Arc<Held>>>,
+    pub(super) handed: Cell<Option<Arc<Held>>>,
     /// The hold whose block it polls.
     hold: RefCell<Option<Arc<Held>>>,
     /// Whether its thread is in it, perhaps further out than another worker.
@@ -328,20 +321,6 @@ impl Worker {
         }
     }
 
-    /// Runs ready colors within the budget of a turn. `true`: `done`.
-    fn run_ready(&self, done: &impl Fn() -> bool) -> bool {
-        self.pace.begin_turn();
-        let mut left = TURN;
-        while left > 0 {
-            let Some(color) = self.next() else { break };
-            left = left.saturating_sub(self.run_color(color));
-            if done() {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Gives the driver its turn, asleep if there is nothing to do, and then
     /// the timers.
     fn rest(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
@@ -397,167 +376,6 @@ impl Worker {
             || !shared.finished.is_empty()
     }
 
-    /// The next ready color, in turn from the queue and the pinned ones.
-    fn next(&self) -> Option<NonNull<Core>> {
-        let pinned_first = self.pinned_next.get();
-        self.pinned_next.set(!pinned_first);
-        if pinned_first {
-            self.pop_pinned().or_else(|| self.pop_queue())
-        } else {
-            self.pop_queue().or_else(|| self.pop_pinned())
-        }
-    }
-
-    fn pop_pinned(&self) -> Option<NonNull<Core>> {
-        if let Some(left) = self.pinned_left.get() {
-            self.pinned_left.set(Some(left.checked_sub(1)?));
-        }
-        let color = self.pinned.borrow_mut().pop_front()?;
-        self.offer_rest();
-        Some(color)
-    }
-
-    fn pop_queue(&self) -> Option<NonNull<Core>> {
-        let shared = self.shared();
-        if self
-            .queue_end
-            .get()
-            .is_some_and(|end| shared.queue.is_past(end))
-        {
-            return None;
-        }
-        let color = shared.queue.pop()?;
-        self.offer_rest();
-        Some(color)
-    }
-
-    /// What waits here may have to wait long: nobody knows how long the color
-    /// takes that was just popped.
-    fn offer_rest(&self) {
-        self.stop_scouting();
-        if self.unoffered.get() && self.shared().queue.len() > 0 {
-            self.unoffered.set(false);
-            self.runtime.shared().offer(self.index);
-        }
-    }
-
-    /// Puts a ready color into this worker's queue.
-    #[inline]
-    pub(super) fn enqueue(&self, color: NonNull<Core>, pinned: bool) {
-        if pinned {
-            self.pinned.borrow_mut().push_back(color);
-            return;
-        }
-        // SAFETY: this is the owner of the queue.
-        unsafe { self.shared().queue.push(color) };
-        if self.running.get().is_null() {
-            self.unoffered.set(true);
-        } else {
-            // Who knows how long the running color takes.
-            self.runtime.shared().offer(self.index);
-        }
-    }
-
-    fn run_color(&self, color: NonNull<Core>) -> usize {
-        // SAFETY: scheduled, so alive: it has a task queued.
-        match self.measures(unsafe { color.as_ref() }) {
-            false => self.run_tasks(color, ()),
-            true => self.run_measured(color),
-        }
-    }
-
-    /// Runs the ready tasks of a color within its budget. Returns what it took
-    /// off the turn's.
-    #[inline(always)]
-    pub(super) fn run_tasks(&self, color: NonNull<Core>, mut probe: impl Probe) -> usize {
-        // SAFETY: scheduled, so alive: it has a task queued, whose reference
-        // we give up only after `finish`.
-        let core = unsafe { color.as_ref() };
-        let shared = self.shared();
-        core.runs_on(self.index);
-        let outer = self.running.replace(color.as_ptr());
-        debug_assert!(outer.is_null(), "a worker runs one color at a time");
-        shared.progress.add(1);
-        self.pace.begin_color();
-        let mut polls = 0;
-        let mut spent = 0;
-        let mut done = Done::default();
-        let pinned = core.is_pinned();
-        let mut handed = None;
-        while polls < COLOR {
-            let yielder = self.yielder.get();
-            // SAFETY: we took the color off its queue: we are the runner.
-            if !yielder.is_null() && unsafe { core.ready.begins_with(yielder) } {
-                break;
-            }
-            // SAFETY: as above.
-            let Some(task) = (unsafe { core.ready.pop() }) else {
-                break;
-            };
-            polls += 1;
-            probe.poll(self, task);
-            self.task.set(Some(task));
-            // SAFETY: as above.
-            if unsafe { TaskRef(task).run() } == Ran::Done {
-                done.push(task);
-            }
-            self.task.set(None);
-            handed = self.handed.take();
-            if handed.is_some() {
-                break;
-            }
-            let measured = |ns| shared.pace.store(ns, Ordering::Relaxed);
-            match self.pace.tick(measured) {
-                Slice::Goes => {}
-                Slice::ColorIsOver => break,
-                Slice::TurnIsOver => {
-                    spent = TURN;
-                    break;
-                }
-            }
-        }
-        shared.figures.ran(polls);
-        let found = probe.end(self, polls);
-        // SAFETY: we are the runner; `core` is not touched after `true`.
-        let kept = !handed.is_some_and(|hold| unsafe { hold.grant() });
-        self.running.set(ptr::null());
-        let yielded = !self.yielder.replace(ptr::null()).is_null();
-        // SAFETY: if the role is still ours, as above.
-        if kept && !unsafe { core.ready.finish() } {
-            if yielded {
-                self.put_off(pinned);
-            }
-            self.enqueue(color, pinned);
-        }
-        done.drain(|task| self.release(task));
-        if let Some(found) = found {
-            self.tell(&found);
-        }
-        spent.max(polls)
-    }
-
-    /// What is queued from now on waits for the driver's turn.
-    fn put_off(&self, pinned: bool) {
-        if pinned && self.pinned_left.get().is_none() {
-            self.pinned_left.set(Some(self.pinned.borrow().len()));
-        } else if !pinned && self.queue_end.get().is_none() {
-            self.queue_end.set(Some(self.shared().queue.end()));
-        }
-    }
-
-    /// Gives the live reference of a completed task up.
-    #[inline(always)]
-    fn release(&self, task: TaskRef) {
-        let owner = task.header().owner.get();
-        if owner == self.index as u16 {
-            // SAFETY: it is in our list.
-            unsafe { self.owned.borrow_mut().remove(task) };
-            task.release();
-        } else {
-            self.runtime.shared().send_finished(owner, task);
-        }
-    }
-
     /// Sleeps until there is something to do, or for `limit`. Rule 1 in
     /// `worker::sleep`.
     fn sleep(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
@@ -594,72 +412,6 @@ impl Worker {
         wakers.drain(..).for_each(Waker::wake);
         self.wakers.replace(wakers);
     }
-}
-
-impl Shared {
-    /// Sends a completed task to whoever has it in a list.
-    fn send_finished(&self, owner: u16, task: TaskRef) {
-        match self.workers.get(owner as usize) {
-            Some(worker) => {
-                // SAFETY: the live reference keeps it alive, and it is in no
-                // ready queue any more.
-                unsafe { worker.finished.push(task.0) };
-                // An owner that runs looks by itself, sooner or later; one that
-                // waits for its last tasks has to be told. The fence: if this
-                // look at `closing` is too early, the owner, which saw it set
-                // before the fence of its `Sleep::prepare`, sees the task.
-                fence(Ordering::SeqCst);
-                if self.is_closing() {
-                    self.notify(owner as usize);
-                }
-            }
-            None => {
-                // SAFETY: spawned by no worker, so it is in this list.
-                unsafe { self.foreign().list.remove(task) };
-                task.release();
-                // Worker 0 waits for the last of them.
-                if self.is_closing() {
-                    self.notify(0);
-                }
-            }
-        }
-    }
-}
-
-/// Completed tasks of one turn of a color, chained through their links. They
-/// keep the color alive until the turn has ended.
-struct Done {
-    first: *mut Header,
-}
-
-impl Default for Done {
-    fn default() -> Done {
-        Done {
-            first: ptr::null_mut(),
-        }
-    }
-}
-
-impl Done {
-    fn push(&mut self, task: NonNull<Header>) {
-        link(task).store(self.first, Ordering::Relaxed);
-        self.first = task.as_ptr();
-    }
-
-    fn drain(self, mut each: impl FnMut(TaskRef)) {
-        let mut next = self.first;
-        while let Some(task) = NonNull::new(next) {
-            next = link(task).load(Ordering::Relaxed);
-            each(TaskRef(task));
-        }
-    }
-}
-
-/// The link of a completed task, which is in no queue any more.
-fn link<'a>(task: NonNull<Header>) -> &'a AtomicPtr<Header> {
-    use crate::color::Linked;
-    // SAFETY: its live reference is ours.
-    unsafe { task.as_ref() }.link()
 }
 
 impl fmt::Debug for Worker {

@@ -3,6 +3,7 @@
 //! * [`queue`], [`inbox`], [`sleep`]: pure structures, with models.
 //! * `shared`: what other threads reach of a worker.
 //! * `local`: the worker itself, and its loop.
+//! * `ready`: how it runs ready colors.
 //! * `steal`: what an idle worker takes from others.
 //! * `pace`: how long polls take.
 //! * `io`: the worker and its driver.
@@ -23,6 +24,8 @@ mod local;
 #[cfg(not(all(test, loom)))]
 mod pace;
 mod queue;
+#[cfg(not(all(test, loom)))]
+mod ready;
 #[cfg(not(all(test, loom)))]
 mod shared;
 mod sleep;
