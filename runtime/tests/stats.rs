@@ -21,6 +21,7 @@ mod workers {
         a_named_color_counts_its_own,
         waits_are_recorded,
         steals_and_moves_are_counted,
+        held_colors_keep_count,
         named_colors_are_forgotten_when_they_go,
         a_hot_color_is_reported,
         a_long_poll_is_reported_with_its_place,
@@ -205,6 +206,38 @@ fn steals_and_moves_are_counted(workers: usize) {
     assert!(sum(rt, |w| w.colors_stolen) >= named);
     assert!(rt.stats().workers[home].colors_lost >= COLORS as u64);
     assert!((1..=named).contains(&sum(rt, |w| w.steals)) || workers > 2);
+}
+
+/// A turn that gives the color to a hold counts before it does, and the color
+/// may go right after.
+fn held_colors_keep_count(workers: usize) {
+    let rt = runtime(workers);
+    for _ in 0..100 {
+        let color = rt.handle().color_named("held");
+        let polls = Arc::new(AtomicU64::new(0));
+        rt.block_on(async {
+            let tasks: Vec<_> = (0..4)
+                .map(|_| color.spawn(counted(polls.clone(), yield_now())))
+                .collect();
+            // Waits behind them, by a small task that is polled once.
+            color.hold(async { yield_now().await }).await.unwrap();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        let stats = color.stats().unwrap();
+        let polls = polls.load(Ordering::SeqCst);
+        assert!((polls..=polls + 1).contains(&stats.polls), "{stats:?}");
+        assert_eq!((stats.ready, stats.waits.count()), (0, stats.turns));
+        drop(color);
+        // A task that completed elsewhere is released by the worker that
+        // spawned it.
+        rt.block_on(async {
+            while !rt.stats().colors.is_empty() {
+                yield_now().await;
+            }
+        });
+    }
 }
 
 fn named_colors_are_forgotten_when_they_go(workers: usize) {
