@@ -26,6 +26,8 @@ struct World {
     /// Tells of an edge within the next submission.
     at_once: Cell<bool>,
     refuses: Cell<bool>,
+    /// Runs within the next submission.
+    meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
     submitted: Cell<usize>,
     cancelled: Cell<usize>,
 }
@@ -58,6 +60,9 @@ impl Driver for Fake {
             Op::Edges(interest) => *interest,
             other => panic!("asked for {other:?}"),
         });
+        if let Some(meanwhile) = world.meanwhile.take() {
+            meanwhile();
+        }
         let key = world.next_key.get() + 1;
         world.next_key.set(key);
         op.set_key(key);
@@ -264,6 +269,41 @@ fn a_sender_that_gives_up_half_way_hands_its_turn_on() {
         assert!(matches!(sent, Ok(Yield::Done(10))));
         assert_eq!(drain(&mut far), [2; 10]);
     });
+}
+
+#[test]
+fn nobody_comes_between_while_a_sender_subscribes() {
+    const LEN: usize = 4 << 20;
+    let (rt, world) = bed();
+    let (port, mut far) = port(&rt);
+    far.set_nonblocking(true).unwrap();
+    let port = Arc::new(port);
+    let message = |byte: u8, len| {
+        let port = port.clone();
+        Box::pin(async move { send(&port, vec![byte; len]).await.0.unwrap() })
+    };
+    let (mut first, second) = (message(1, LEN), Rc::new(RefCell::new(message(2, 10))));
+    let later = second.clone();
+    *world.meanwhile.borrow_mut() = Some(Box::new(move || {
+        assert!(poll_once(later.borrow_mut().as_mut()).is_pending());
+    }));
+    let mut got = Vec::new();
+    rt.block_on(async {
+        assert!(poll_once(first.as_mut()).is_pending());
+        assert!(world.meanwhile.borrow().is_none(), "it has subscribed");
+        let mut both = (false, false);
+        while both != (true, true) {
+            let _ = far.read_to_end(&mut got);
+            world.edge(Interest::Write);
+            yield_now().await;
+            // The later one is asked first.
+            both.1 = both.1 || poll_once(second.borrow_mut().as_mut()).is_ready();
+            both.0 = both.0 || poll_once(first.as_mut()).is_ready();
+        }
+    });
+    let _ = far.read_to_end(&mut got);
+    assert_eq!(got.len(), LEN + 10);
+    assert!(got[..LEN].iter().all(|&x| x == 1), "in one piece");
 }
 
 #[test]

@@ -126,12 +126,14 @@ impl Line {
     /// returned is to be dropped outside of the lock, and nearly never there:
     /// the waker of one who polls without having been woken.
     #[inline]
-    pub(super) fn leave_alone(&mut self, number: u32) -> Option<Option<Waker>> {
+    pub(super) fn leave_alone(&mut self, place: &Place<'_>) -> Option<Option<Waker>> {
         let Some(first) = &mut self.first else {
             return Some(None);
         };
         let others = self.rest.as_ref().is_some_and(|rest| !rest.is_empty());
-        if first.number != number || others {
+        // A place that has no number is not in the line, whoever else is.
+        let new = place.as_ref().is_some_and(|number| **number == ANYONE);
+        if new || first.number != number(place) || others {
             return None;
         }
         let waker = first.waker.take();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::attempt::{self, Attempt};
-use super::line::{ANYONE, For, Place, number};
+use super::line::{ANYONE, For, Place};
 use super::ready;
 use super::slot::{Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
@@ -277,7 +277,7 @@ fn poll_take<T>(
     let mut state = slot.lock();
     // Something is there, and nobody else, in the common case.
     if state.has_completions() && !state.is_owned_or_finished() {
-        if let Some(left) = state.line.leave_alone(number(&place)) {
+        if let Some(left) = state.line.leave_alone(&place) {
             let taken = take(&mut state).expect("something is there");
             drop(state);
             drop(left);

@@ -40,7 +40,7 @@ const SHARE: usize = 32;
 #[inline]
 pub(super) fn poll<T>(
     slot: &Arc<Slot>,
-    place: Place<'_>,
+    mut place: Place<'_>,
     what: For,
     interest: Interest,
     cx: &mut Context<'_>,
@@ -56,7 +56,7 @@ pub(super) fn poll<T>(
     // Nothing but a system call in the common case.
     let mut left = None;
     if state.may_try(interest) {
-        left = state.line.leave_alone(number(&place));
+        left = state.line.leave_alone(&place);
         if left.is_some() {
             if let Some(result) = state.try_once(tcp, || attempt(fd)) {
                 drop(state);
@@ -101,8 +101,15 @@ pub(super) fn poll<T>(
             // Rule 4; or armed: an edge will come.
             break None;
         }
+        // In its place before the lock is given up: half of what it sends may
+        // be sent.
+        let old = match what {
+            For::Any => None,
+            For::Turn => state.line.wait(place.as_deref_mut(), what, cx.waker()),
+        };
         state.start(Op::Edges(interest), false, slot.here());
         drop(state);
+        drop(old);
         slot.descriptor.runtime().submit(slot);
         state = slot.lock();
     };
@@ -117,7 +124,7 @@ pub(super) fn poll<T>(
     };
     let turn = match what {
         For::Any => None,
-        For::Turn => Some((state.line.leave(number(&place)), state.line.turn())),
+        For::Turn => Some((state.line.leave_again(&place), state.line.turn())),
     };
     drop(state);
     // Out of the line, so that there is nothing to leave.
