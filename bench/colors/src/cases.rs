@@ -22,19 +22,19 @@ const CROWD: u64 = 64;
 
 pub const CASES: &[Case] = &[
     Case {
-        name: "1,000 colors of 50 us, on one and two workers",
+        name: "1,000 tasks of 50 us in 100 colors, on one and two workers",
         first: ("one", |work| heavy(1, work)),
         second: ("two", |work| heavy(2, work)),
     },
     Case {
         name: "all work comes to one of two workers",
-        first: ("without stealing", |work| skewed(false, work)),
-        second: ("with", |work| skewed(true, work)),
+        first: ("without stealing", |work| from_one(false, 20, 30_000, work)),
+        second: ("with", |work| from_one(true, 20, 30_000, work)),
     },
     Case {
         name: "handlers of 0.5 us, two workers",
-        first: ("with stealing", |work| short(true, work)),
-        second: ("without", |work| short(false, work)),
+        first: ("with stealing", |work| from_one(true, 1_000, 500, work)),
+        second: ("without", |work| from_one(false, 1_000, 500, work)),
     },
     Case {
         name: "one user, a step",
@@ -90,9 +90,10 @@ fn heavy(workers: usize, work: Work) -> f64 {
     })
 }
 
-/// One task makes all the work, as one that accepts connections does; its
-/// worker is the home of all of it.
-fn skewed(stealing: bool, work: Work) -> f64 {
+/// One task makes all the work, as one that accepts connections does, and its
+/// worker is the home of all of it: 64 colors that are ready `times` times, for
+/// so many nanoseconds each.
+fn from_one(stealing: bool, times: usize, ns: u64, work: Work) -> f64 {
     let runtime = runtime(2, stealing);
     runtime.block_on(async {
         let start = Instant::now();
@@ -100,34 +101,8 @@ fn skewed(stealing: bool, work: Work) -> f64 {
             let tasks: Vec<_> = (0..64)
                 .map(|_| {
                     spawn_apart(async move {
-                        for _ in 0..20 {
-                            work.spend(30_000);
-                            yield_now().await;
-                        }
-                    })
-                })
-                .collect();
-            for task in tasks {
-                task.await.expect("it does not panic");
-            }
-        });
-        source.await.expect("it does not panic");
-        start.elapsed().as_nanos() as f64
-    })
-}
-
-/// Many colors that are ready again and again, for less time than a steal
-/// takes.
-fn short(stealing: bool, work: Work) -> f64 {
-    let runtime = runtime(2, stealing);
-    runtime.block_on(async {
-        let start = Instant::now();
-        let source = spawn_apart(async move {
-            let tasks: Vec<_> = (0..64)
-                .map(|_| {
-                    spawn_apart(async move {
-                        for _ in 0..1_000 {
-                            work.spend(500);
+                        for _ in 0..times {
+                            work.spend(ns);
                             yield_now().await;
                         }
                     })

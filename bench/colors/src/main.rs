@@ -55,14 +55,20 @@ fn main() -> Result<()> {
     }
     let chosen: Vec<&Case> = CASES
         .iter()
-        .filter(|case| args.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())))
+        .filter(|case| {
+            args.only
+                .as_ref()
+                .is_none_or(|only| case.name.contains(only.as_str()))
+        })
         .collect();
     if chosen.is_empty() {
         bail!("no case has that in its name");
     }
     let work = Work::calibrated();
     let bar = ProgressBar::new((chosen.len() * args.rounds) as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} {msg}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {eta} {msg}",
+    )?);
     let mut table = String::from("| case | of | to | ratio | rounds |\n|---|---|---|---|---|\n");
     let mut raw = Vec::new();
     for case in chosen {
