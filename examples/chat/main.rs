@@ -50,12 +50,11 @@ use isochrome::time::{sleep, timeout};
 use isochrome::{Runtime, spawn_apart};
 
 use common::cli::{self, Driver};
-use common::limits::raise_descriptor_limit;
 use hall::Hall;
 use outbox::Slow;
 use server::house::{Count, House};
 use server::stop::Stop;
-use server::{AFTER_AN_ERROR, EXCHANGES, say, signals};
+use server::{AFTER_AN_ERROR, EXCHANGES, say};
 
 /// A chat server.
 #[derive(Debug, Parser)]
@@ -99,12 +98,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    raise_descriptor_limit();
-    let runtime = cli::runtime(args.driver, args.workers).map_err(|e| e.to_string())?;
-    // Before anybody is told where we listen, so that no signal comes too
-    // early.
-    let stop = Arc::new(Stop::default());
-    signals::watch(stop.clone()).map_err(|e| format!("cannot watch for signals: {e}"))?;
+    let (runtime, stop) = server::start(args.driver, args.workers)?;
     runtime.block_on(listen_and_serve(args, &runtime, stop))
 }
 

@@ -52,10 +52,9 @@ use isochrome::{Color, Runtime};
 
 use cache::Cache;
 use common::cli::{self, Driver};
-use common::limits::raise_descriptor_limit;
 use server::house::{Count, House, Ticket};
 use server::stop::Stop;
-use server::{AFTER_AN_ERROR, EXCHANGES, say, signals};
+use server::{AFTER_AN_ERROR, EXCHANGES, say};
 use site::{Figures, Site};
 use store::{Actor, Colored, Locked, OneColor, Store};
 use value::Work;
@@ -111,12 +110,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    raise_descriptor_limit();
-    let runtime = cli::runtime(args.driver, args.workers).map_err(|e| e.to_string())?;
-    // Before anybody is told where we listen, so that no signal comes too
-    // early.
-    let stop = Arc::new(Stop::default());
-    signals::watch(stop.clone()).map_err(|e| format!("cannot watch for signals: {e}"))?;
+    let (runtime, stop) = server::start(args.driver, args.workers)?;
     runtime.block_on(async {
         let cache = Cache::new(args.capacity as usize);
         // Here the four differ, and in `store`.

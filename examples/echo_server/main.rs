@@ -36,11 +36,10 @@ use isochrome::time::{sleep, timeout};
 use isochrome::{Runtime, spawn, spawn_apart};
 
 use common::cli::{self, Driver};
-use common::limits::raise_descriptor_limit;
 use connection::{Protocol, Terms};
 use server::house::House;
 use server::stop::Stop;
-use server::{AFTER_AN_ERROR, EXCHANGES, say, signals};
+use server::{AFTER_AN_ERROR, EXCHANGES, say};
 use totals::Totals;
 
 /// An echo server.
@@ -93,12 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    raise_descriptor_limit();
-    let runtime = cli::runtime(args.driver, args.workers).map_err(|e| e.to_string())?;
-    // Before anybody is told where we listen, so that no signal comes too
-    // early.
-    let stop = Arc::new(Stop::default());
-    signals::watch(stop.clone()).map_err(|e| format!("cannot watch for signals: {e}"))?;
+    let (runtime, stop) = server::start(args.driver, args.workers)?;
     runtime.block_on(listen_and_serve(args, &runtime, stop))
 }
 
