@@ -30,6 +30,7 @@
 //! | `ready` | how operations are carried out where the driver works by readiness |
 //! | `readiness` | what is known of one direction: a pure state |
 //! | `attempt`, `sys` | one try: one system call |
+//! | `direct` | system calls of the asking side's own, on every driver |
 //! | `address` | addresses as the kernel takes them |
 //!
 //! # Rules
@@ -52,6 +53,7 @@
 
 mod address;
 mod attempt;
+mod direct;
 mod flight;
 mod line;
 mod port;

@@ -108,8 +108,8 @@ impl fmt::Debug for Port {
 /// One user's place at a [`Port`]. Dropping it gives the place up, and loses
 /// nothing: completions wait in the port.
 pub struct Waiter<'a> {
-    slot: &'a Arc<Slot>,
-    number: u32,
+    pub(super) slot: &'a Arc<Slot>,
+    pub(super) number: u32,
 }
 
 impl Waiter<'_> {
@@ -267,7 +267,7 @@ fn poll_ready(
 }
 
 /// Takes something out of the slot, after submitting `op` if it is idle.
-fn poll_take<T>(
+pub(super) fn poll_take<T>(
     slot: &Arc<Slot>,
     place: Place<'_>,
     cx: &mut Context<'_>,
@@ -323,7 +323,7 @@ fn poll_take<T>(
 
 /// Gives a place in the line up, and the turn with it.
 #[inline]
-fn leave(slot: &Slot, number: u32) {
+pub(super) fn leave(slot: &Slot, number: u32) {
     if number != ANYONE {
         leave_line(slot, number);
     }

@@ -25,6 +25,10 @@
 //!    an edge that the kernel raises after the attempt is delivered after it.
 //!    (One that was raised before and is delivered after costs one attempt
 //!    in vain.)
+//! 5. An attempt that is not made under that lock (`op::direct`) takes the
+//!    word "ready" along and leaves "not ready" behind. EAGAIN leaves it at
+//!    that, unless an event came meanwhile; anything else puts the word back,
+//!    and wakes those who found it gone.
 
 /// One direction of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,12 @@ impl Readiness {
     #[inline]
     pub(super) fn is_ready(self) -> bool {
         self.ready
+    }
+
+    /// Takes the word "ready" along (rule 5); says whether there was one.
+    #[inline]
+    pub(super) fn take(&mut self) -> bool {
+        std::mem::replace(&mut self.ready, false)
     }
 
     /// An attempt met EAGAIN.

@@ -144,7 +144,7 @@ pub(super) fn poll<T>(
 
 /// As where the driver works by completion, and has ended.
 #[cold]
-fn ended() -> io::Error {
+pub(super) fn ended() -> io::Error {
     io::Error::from_raw_os_error(libc::ECANCELED)
 }
 
@@ -176,7 +176,7 @@ impl State {
     /// Whether what is known is known of this direction. A slot that waits for
     /// nothing changes over.
     #[inline]
-    fn is_for(&mut self, interest: Interest) -> bool {
+    pub(super) fn is_for(&mut self, interest: Interest) -> bool {
         if self.interest != interest && self.is_idle() {
             self.interest = interest;
             self.readiness = Readiness::UNKNOWN;
