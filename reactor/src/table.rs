@@ -59,6 +59,10 @@ impl<T> Table<T> {
         Some(self.slab.remove(index(key)).1)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.slab.clear();
     }
