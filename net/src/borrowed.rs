@@ -4,7 +4,7 @@
 //! on the spot or not at all, on every driver: send(2) with MSG_DONTWAIT. Only
 //! the wait for room is an operation, and it has a port of its own: a wait
 //! that was given up does not stand in the way of a later
-//! [`send_all`](TcpStream::send_all).
+//! [`send_all`](StreamSocket::send_all).
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,8 @@ use std::task::{Context, Poll, ready};
 use isochrome_runtime::op::{Interest, Op, Port, poll_budget};
 use socket2::SockRef;
 
-use crate::stream::TcpStream;
+use crate::family::Family;
+use crate::stream::StreamSocket;
 
 /// On the spot, and a broken pipe is an error.
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -20,14 +21,14 @@ const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// UIO_MAXIOV of linux/uio.h: sendmsg(2) refuses more.
 const MOST_SLICES: usize = 1024;
 
-impl TcpStream {
+impl<F: Family> StreamSocket<F> {
     /// Sends some of the borrowed bytes, and says how many: for a single
     /// writer, only the last waker is kept, and its bytes come between those
-    /// of a [`send_all`](TcpStream::send_all) that goes on in another task. 0
+    /// of a [`send_all`](StreamSocket::send_all) that goes on in another task. 0
     /// only for an empty `buf`.
     ///
     /// What is pending has sent nothing, so giving up loses no byte, and the
-    /// next call may bring other ones. ([`send_all`](TcpStream::send_all) of
+    /// next call may bring other ones. ([`send_all`](StreamSocket::send_all) of
     /// an owned buffer is cheaper on a proactor: no system call of its own.)
     ///
     /// # Errors
@@ -40,7 +41,7 @@ impl TcpStream {
         self.poll_send(cx, |socket| socket.send_with_flags(buf, FLAGS))
     }
 
-    /// As [`poll_write`](TcpStream::poll_write), of several slices in their
+    /// As [`poll_write`](StreamSocket::poll_write), of several slices in their
     /// order. Of very many, the first 1,024 are sent.
     ///
     /// # Errors

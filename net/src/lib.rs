@@ -9,15 +9,19 @@
 
 mod addr;
 mod borrowed;
+mod family;
 mod listener;
 mod split;
 mod stream;
+mod tcp;
 
 pub use addr::{ToAddrs, resolve};
+pub use family::Family;
 pub use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
-pub use listener::{Incoming, TcpListener};
+pub use listener::{Incoming, Listener};
 pub use split::{ReadHalf, WriteHalf};
-pub use stream::TcpStream;
+pub use stream::StreamSocket;
+pub use tcp::{Tcp, TcpListener, TcpStream};
 
 use std::io;
 

@@ -1,9 +1,9 @@
-//! A listening TCP socket.
+//! A listening socket, of any family.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,59 +17,29 @@ use isochrome_runtime::time::Sleep;
 use isochrome_runtime::{Descriptor, Handle};
 use socket2::SockRef;
 
-use crate::addr::{ToAddrs, resolve};
-use crate::stream::{TcpStream, inet, new_socket};
-
-/// Connections that the kernel completes before they are accepted; it caps the
-/// figure at net.core.somaxconn, 4096 by default, see listen(2).
-const BACKLOG: i32 = 4096;
+use crate::family::Family;
+use crate::tcp::Tcp;
 
 /// How long accepting rests after the first refusal of a descriptor, and at
 /// most: one is free again after 100 ms at the latest.
 const REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// A TCP socket that listens.
-pub struct TcpListener {
+/// A socket that listens for connections: a [`TcpListener`](crate::TcpListener),
+/// say. How it is made depends on the family, and stands there.
+pub struct Listener<F> {
     accept: Port,
     pressure: AtomicU64,
     rest: Mutex<Rest>,
+    family: PhantomData<fn() -> F>,
 }
 
-impl TcpListener {
-    /// Listens on the first of the addresses that `on` stands for that can be
-    /// had. Port 0 asks the system for one. SO_REUSEADDR is set, as in std, so
-    /// that a server can be restarted at once.
-    ///
-    /// # Errors
-    ///
-    /// That of the last address: in use, mostly, or not allowed; or of the
-    /// look-up (see [`resolve`](crate::resolve)); if called outside a runtime.
-    pub async fn bind(on: impl ToAddrs) -> io::Result<TcpListener> {
-        let runtime = crate::runtime()?;
-        let mut last = None;
-        for addr in resolve(on).await? {
-            match bind_one(addr, &runtime) {
-                Ok(listener) => return Ok(listener),
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.expect("resolve gives at least one address"))
-    }
-
-    /// Takes a listening std socket over.
-    ///
-    /// # Errors
-    ///
-    /// If its mode cannot be set, or outside a runtime.
-    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-        TcpListener::on(listener.into(), &crate::runtime()?)
-    }
-
-    fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<TcpListener> {
-        Ok(TcpListener {
+impl<F: Family> Listener<F> {
+    pub(crate) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<Listener<F>> {
+        Ok(Listener {
             accept: Port::new(Descriptor::new(fd, runtime)?),
             pressure: AtomicU64::new(0),
             rest: Mutex::default(),
+            family: PhantomData,
         })
     }
 
@@ -77,21 +47,21 @@ impl TcpListener {
     ///
     /// A connection that was reset before it was accepted is passed over. When
     /// the process or the system has no descriptor left, accepting rests for a
-    /// moment and goes on (see [`pressure`](TcpListener::pressure)).
+    /// moment and goes on (see [`pressure`](Listener::pressure)).
     ///
     /// Dropping the future loses nothing: what the kernel accepted waits here.
     ///
     /// # Errors
     ///
     /// What accept(2) answers otherwise: the listener is of no more use then.
-    pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send + '_ {
+    pub fn accept(&self) -> impl Future<Output = io::Result<(F::Connection, F::Addr)>> + Send + '_ {
         let mut asker = Asker::new(self);
         poll_fn(move |cx| asker.poll(cx))
     }
 
     /// The connections, one after another, without end. See
-    /// [`accept`](TcpListener::accept).
-    pub fn incoming(&self) -> Incoming<'_> {
+    /// [`accept`](Listener::accept).
+    pub fn incoming(&self) -> Incoming<'_, F> {
         Incoming {
             asker: Asker::new(self),
         }
@@ -113,17 +83,9 @@ impl TcpListener {
     /// # Errors
     ///
     /// What getsockname(2) answers.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        inet(SockRef::from(&**self.accept.descriptor()).local_addr()?)
+    pub fn local_addr(&self) -> io::Result<F::Addr> {
+        F::addr(SockRef::from(&**self.accept.descriptor()).local_addr()?)
     }
-}
-
-fn bind_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpListener> {
-    let socket = new_socket(addr, runtime)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::on(socket.into(), runtime)
 }
 
 /// Whose trouble an error of accept is.
@@ -175,15 +137,14 @@ impl Rest {
 }
 
 /// One who waits for a connection.
-#[derive(Debug)]
-struct Asker<'a> {
-    listener: &'a TcpListener,
+struct Asker<'a, F> {
+    listener: &'a Listener<F>,
     waiter: Waiter<'a>,
     sleep: Option<Sleep>,
 }
 
-impl<'a> Asker<'a> {
-    fn new(listener: &'a TcpListener) -> Asker<'a> {
+impl<'a, F: Family> Asker<'a, F> {
+    fn new(listener: &'a Listener<F>) -> Asker<'a, F> {
         Asker {
             listener,
             waiter: listener.accept.waiter(),
@@ -191,17 +152,17 @@ impl<'a> Asker<'a> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(F::Connection, F::Addr)>> {
         let runtime = self.listener.accept.descriptor().runtime();
         loop {
             ready!(self.poll_rest(cx));
             match ready!(self.waiter.poll_next(cx, || Op::Accept)) {
                 Ok(Yield::Socket(fd)) => {
                     *self.listener.rest() = Rest::default();
-                    let stream = TcpStream::accepted(fd, runtime);
+                    let connection = F::accepted(fd, runtime);
                     // It fails if the connection was reset meanwhile.
-                    if let Ok(peer) = stream.peer_addr() {
-                        return Poll::Ready(Ok((stream, peer)));
+                    if let Ok(peer) = SockRef::from(&connection).peer_addr() {
+                        return Poll::Ready(F::addr(peer).map(|peer| (connection, peer)));
                     }
                 }
                 Ok(Yield::Done(_) | Yield::Buf(_)) => {}
@@ -229,45 +190,52 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// The stream of [`TcpListener::incoming`].
-#[derive(Debug)]
+/// The stream of [`Listener::incoming`].
 #[must_use = "streams do nothing unless polled"]
-pub struct Incoming<'a> {
-    asker: Asker<'a>,
+pub struct Incoming<'a, F = Tcp> {
+    asker: Asker<'a, F>,
 }
 
-impl Incoming<'_> {
+impl<F: Family> Incoming<'_, F> {
     /// The next connection; never `None`.
-    pub async fn next(&mut self) -> Option<io::Result<TcpStream>> {
+    pub async fn next(&mut self) -> Option<io::Result<F::Connection>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
-impl Stream for Incoming<'_> {
-    type Item = io::Result<TcpStream>;
+impl<F: Family> Stream for Incoming<'_, F> {
+    type Item = io::Result<F::Connection>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let accepted = ready!(this.asker.poll(cx));
-        Poll::Ready(Some(accepted.map(|(stream, _)| stream)))
+        Poll::Ready(Some(accepted.map(|(connection, _)| connection)))
     }
 }
 
-impl AsFd for TcpListener {
+impl<F: Family> fmt::Debug for Incoming<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Incoming")
+            .field(self.asker.listener)
+            .finish()
+    }
+}
+
+impl<F> AsFd for Listener<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.accept.descriptor().as_fd()
     }
 }
 
-impl AsRawFd for TcpListener {
+impl<F> AsRawFd for Listener<F> {
     fn as_raw_fd(&self) -> RawFd {
         self.accept.descriptor().as_raw_fd()
     }
 }
 
-impl fmt::Debug for TcpListener {
+impl<F: Family> fmt::Debug for Listener<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpListener")
+        f.debug_struct(F::LISTENER)
             .field("fd", &self.as_raw_fd())
             .field("local", &self.local_addr().ok())
             .finish()

@@ -1,79 +1,47 @@
-//! A TCP connection.
+//! A connection that is a stream of bytes, of any family.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::marker::PhantomData;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use isochrome_runtime::Descriptor;
 use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
-use isochrome_runtime::op::{Address, Op, Port};
-use isochrome_runtime::{Descriptor, Handle};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use isochrome_runtime::op::Port;
+use socket2::SockRef;
 
-use crate::addr::{ToAddrs, resolve};
+use crate::family::Family;
 use crate::split::{self, ReadHalf, WriteHalf};
 
-/// A TCP connection.
+/// A connection that is a stream of bytes: a [`TcpStream`](crate::TcpStream),
+/// say. What depends on the family is said there; everything else is here, so
+/// that code can be written for all of them at once.
 ///
 /// All calls take `&self`; reading and writing may go on in different tasks,
 /// and several tasks that read (or write) take turns, one operation at a time.
 ///
 /// Dropping it closes the connection when the last operation in flight has
 /// ended; the peer sees the end of the stream.
-pub struct TcpStream {
+pub struct StreamSocket<F> {
     pub(crate) recv: Port,
-    send: Port,
+    pub(crate) send: Port,
     /// Where borrowed writes wait (see `borrowed`).
     pub(crate) room: OnceLock<Port>,
+    family: PhantomData<fn() -> F>,
 }
 
-impl TcpStream {
-    /// Connects to one of the addresses that `to` stands for, trying one after
-    /// another.
-    ///
-    /// Dropping the future gives the attempt up and closes its socket.
-    ///
-    /// # Errors
-    ///
-    /// That of the last address, or of the look-up (see
-    /// [`resolve`](crate::resolve)); if called outside a runtime.
-    pub async fn connect(to: impl ToAddrs) -> io::Result<TcpStream> {
-        let runtime = crate::runtime()?;
-        let mut last = None;
-        for addr in resolve(to).await? {
-            match connect_one(addr, &runtime).await {
-                Ok(stream) => return Ok(stream),
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.expect("resolve gives at least one address"))
-    }
-
-    /// Takes a connected std socket over.
-    ///
-    /// # Errors
-    ///
-    /// If its mode cannot be set, or outside a runtime.
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-        let descriptor = Descriptor::new(stream.into(), &crate::runtime()?)?;
-        Ok(TcpStream::on(descriptor))
-    }
-
-    /// What an accept gave, which has the right mode.
-    pub(crate) fn accepted(fd: OwnedFd, runtime: &Handle) -> TcpStream {
-        TcpStream::on(Descriptor::tcp(fd, runtime))
-    }
-
-    fn on(descriptor: Arc<Descriptor>) -> TcpStream {
-        TcpStream {
+impl<F: Family> StreamSocket<F> {
+    pub(crate) fn on(descriptor: Arc<Descriptor>) -> StreamSocket<F> {
+        StreamSocket {
             recv: Port::new(descriptor.clone()),
             send: Port::new(descriptor),
             room: OnceLock::new(),
+            family: PhantomData,
         }
     }
 
@@ -93,7 +61,7 @@ impl TcpStream {
         poll_fn(move |cx| waiter.poll_lease(cx))
     }
 
-    /// The poll form of [`recv`](TcpStream::recv), for a single receiver: only
+    /// The poll form of [`recv`](StreamSocket::recv), for a single receiver: only
     /// the last waker is kept.
     ///
     /// # Errors
@@ -111,7 +79,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As for [`recv`](TcpStream::recv).
+    /// As for [`recv`](StreamSocket::recv).
     pub fn read<'a>(
         &'a self,
         buf: &'a mut [u8],
@@ -125,7 +93,7 @@ impl TcpStream {
         })
     }
 
-    /// The poll form of [`read`](TcpStream::read), for a single reader: only
+    /// The poll form of [`read`](StreamSocket::read), for a single reader: only
     /// the last waker is kept.
     ///
     /// # Errors
@@ -145,7 +113,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As for [`recv`](TcpStream::recv).
+    /// As for [`recv`](StreamSocket::recv).
     pub async fn read_owned<B: IoBufMut>(&self, mut buf: B) -> (io::Result<usize>, B) {
         let result = self.read(buf.bytes_mut()).await;
         (result, buf)
@@ -173,7 +141,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// As for [`send`](TcpStream::send); how much was sent is not known then.
+    /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
         let len = buf.bytes().len();
@@ -201,41 +169,13 @@ impl TcpStream {
         self.socket().shutdown(how)
     }
 
-    /// Whether small segments are sent at once: TCP_NODELAY in tcp(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.socket().set_tcp_nodelay(on)
-    }
-
-    /// See [`set_nodelay`](TcpStream::set_nodelay).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        self.socket().tcp_nodelay()
-    }
-
-    /// What closing does with bytes not sent yet: SO_LINGER in socket(7). Zero
-    /// resets the connection.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.socket().set_linger(linger)
-    }
-
     /// The address of this end.
     ///
     /// # Errors
     ///
     /// What getsockname(2) answers.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        inet(self.socket().local_addr()?)
+    pub fn local_addr(&self) -> io::Result<F::Addr> {
+        F::addr(self.socket().local_addr()?)
     }
 
     /// The address of the other end.
@@ -243,13 +183,13 @@ impl TcpStream {
     /// # Errors
     ///
     /// What getpeername(2) answers: the connection is gone, mostly.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        inet(self.socket().peer_addr()?)
+    pub fn peer_addr(&self) -> io::Result<F::Addr> {
+        F::addr(self.socket().peer_addr()?)
     }
 
     /// Two owned halves, for two tasks. (Sharing `&self`, or an `Arc`, does as
     /// well; the halves end their direction when they are dropped.)
-    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+    pub fn into_split(self) -> (ReadHalf<F>, WriteHalf<F>) {
         split::split(self)
     }
 
@@ -258,44 +198,21 @@ impl TcpStream {
     }
 }
 
-/// The address of a TCP socket.
-pub(crate) fn inet(addr: SockAddr) -> io::Result<SocketAddr> {
-    addr.as_socket()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not an IP socket"))
-}
-
-/// A TCP socket in the mode that the runtime's driver needs.
-pub(crate) fn new_socket(addr: SocketAddr, runtime: &Handle) -> io::Result<Socket> {
-    let mut kind = Type::STREAM.cloexec();
-    if runtime.by_readiness() {
-        kind = kind.nonblocking();
-    }
-    Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
-}
-
-async fn connect_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpStream> {
-    let socket = new_socket(addr, runtime)?;
-    let stream = TcpStream::on(Descriptor::tcp(socket.into(), runtime));
-    let address = Box::new(Address::from(addr));
-    let (connected, _) = stream.send.run(Op::Connect(address)).await;
-    connected.map(|_| stream)
-}
-
-impl AsFd for TcpStream {
+impl<F> AsFd for StreamSocket<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.recv.descriptor().as_fd()
     }
 }
 
-impl AsRawFd for TcpStream {
+impl<F> AsRawFd for StreamSocket<F> {
     fn as_raw_fd(&self) -> RawFd {
         self.recv.descriptor().as_raw_fd()
     }
 }
 
-impl fmt::Debug for TcpStream {
+impl<F: Family> fmt::Debug for StreamSocket<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpStream")
+        f.debug_struct(F::CONNECTION)
             .field("fd", &self.as_raw_fd())
             .field("local", &self.local_addr().ok())
             .field("peer", &self.peer_addr().ok())

@@ -1,0 +1,164 @@
+//! TCP: what is its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use isochrome_runtime::op::{Address, Op};
+use isochrome_runtime::{Descriptor, Handle};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::addr::{ToAddrs, resolve};
+use crate::family::{Family, sealed};
+use crate::listener::Listener;
+use crate::stream::StreamSocket;
+
+/// Connections that the kernel completes before they are accepted; it caps the
+/// figure at net.core.somaxconn, 4096 by default, see listen(2).
+const BACKLOG: i32 = 4096;
+
+/// The family of TCP sockets.
+#[derive(Debug)]
+pub enum Tcp {}
+
+impl sealed::Sealed for Tcp {}
+
+impl Family for Tcp {
+    type Addr = SocketAddr;
+    type Connection = TcpStream;
+    const CONNECTION: &'static str = "TcpStream";
+    const LISTENER: &'static str = "TcpListener";
+
+    fn addr(addr: SockAddr) -> io::Result<SocketAddr> {
+        addr.as_socket()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not an IP socket"))
+    }
+
+    fn accepted(fd: OwnedFd, runtime: &Handle) -> TcpStream {
+        TcpStream::on(Descriptor::tcp(fd, runtime))
+    }
+}
+
+/// A TCP connection.
+pub type TcpStream = StreamSocket<Tcp>;
+
+/// A TCP socket that listens.
+pub type TcpListener = Listener<Tcp>;
+
+impl TcpStream {
+    /// Connects to one of the addresses that `to` stands for, trying one after
+    /// another.
+    ///
+    /// Dropping the future gives the attempt up and closes its socket.
+    ///
+    /// # Errors
+    ///
+    /// That of the last address, or of the look-up (see
+    /// [`resolve`](crate::resolve)); if called outside a runtime.
+    pub async fn connect(to: impl ToAddrs) -> io::Result<TcpStream> {
+        let runtime = crate::runtime()?;
+        let mut last = None;
+        for addr in resolve(to).await? {
+            match connect_one(addr, &runtime).await {
+                Ok(stream) => return Ok(stream),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Takes a connected std socket over.
+    ///
+    /// # Errors
+    ///
+    /// If its mode cannot be set, or outside a runtime.
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        let descriptor = Descriptor::new(stream.into(), &crate::runtime()?)?;
+        Ok(TcpStream::on(descriptor))
+    }
+
+    /// Whether small segments are sent at once: TCP_NODELAY in tcp(7).
+    ///
+    /// # Errors
+    ///
+    /// What setsockopt(2) answers.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.socket().set_tcp_nodelay(on)
+    }
+
+    /// See [`set_nodelay`](TcpStream::set_nodelay).
+    ///
+    /// # Errors
+    ///
+    /// What getsockopt(2) answers.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.socket().tcp_nodelay()
+    }
+
+    /// What closing does with bytes not sent yet: SO_LINGER in socket(7). Zero
+    /// resets the connection.
+    ///
+    /// # Errors
+    ///
+    /// What setsockopt(2) answers.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.socket().set_linger(linger)
+    }
+}
+
+impl TcpListener {
+    /// Listens on the first of the addresses that `on` stands for that can be
+    /// had. Port 0 asks the system for one. SO_REUSEADDR is set, as in std, so
+    /// that a server can be restarted at once.
+    ///
+    /// # Errors
+    ///
+    /// That of the last address: in use, mostly, or not allowed; or of the
+    /// look-up (see [`resolve`](crate::resolve)); if called outside a runtime.
+    pub async fn bind(on: impl ToAddrs) -> io::Result<TcpListener> {
+        let runtime = crate::runtime()?;
+        let mut last = None;
+        for addr in resolve(on).await? {
+            match bind_one(addr, &runtime) {
+                Ok(listener) => return Ok(listener),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Takes a listening std socket over.
+    ///
+    /// # Errors
+    ///
+    /// If its mode cannot be set, or outside a runtime.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        TcpListener::on(listener.into(), &crate::runtime()?)
+    }
+}
+
+fn bind_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpListener> {
+    let socket = new_socket(addr, runtime)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::on(socket.into(), runtime)
+}
+
+/// A TCP socket in the mode that the runtime's driver needs.
+pub(crate) fn new_socket(addr: SocketAddr, runtime: &Handle) -> io::Result<Socket> {
+    let mut kind = Type::STREAM.cloexec();
+    if runtime.by_readiness() {
+        kind = kind.nonblocking();
+    }
+    Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
+}
+
+async fn connect_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpStream> {
+    let socket = new_socket(addr, runtime)?;
+    let stream = TcpStream::on(Descriptor::tcp(socket.into(), runtime));
+    let address = Box::new(Address::from(addr));
+    let (connected, _) = stream.send.run(Op::Connect(address)).await;
+    connected.map(|_| stream)
+}
