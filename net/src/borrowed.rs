@@ -61,6 +61,16 @@ impl<F: Family> StreamSocket<F> {
         self.poll_send(cx, |socket| socket.send_vectored_with_flags(bufs, FLAGS))
     }
 
+    /// What the traits call closing or shutting down: the end of the writing
+    /// direction. That the connection is gone already is as good.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn end_writing(&self) -> io::Result<()> {
+        match self.shutdown(std::net::Shutdown::Write) {
+            Err(e) if e.kind() == ErrorKind::NotConnected => Ok(()),
+            result => result,
+        }
+    }
+
     fn poll_send(
         &self,
         cx: &mut Context<'_>,

@@ -9,13 +9,19 @@
 
 mod addr;
 mod borrowed;
+mod custom;
 mod family;
+#[cfg(feature = "futures-io")]
+mod futures_io;
 mod listener;
 mod split;
 mod stream;
 mod tcp;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
 
 pub use addr::{ToAddrs, resolve};
+pub use custom::Async;
 pub use family::Family;
 pub use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
 pub use listener::{Incoming, Listener};

@@ -41,6 +41,19 @@ impl Descriptor {
         Ok(Descriptor::make(fd, tcp, runtime))
     }
 
+    /// Takes `fd` over for system calls that are tried and wait for readiness
+    /// ([`Waiter::poll_io`](crate::op::Waiter::poll_io)), and makes it
+    /// non-blocking whatever the driver is: for what no flag makes so for one
+    /// call, as pipes.
+    ///
+    /// # Errors
+    ///
+    /// What fcntl(2) answers.
+    pub fn nonblocking(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
+        set_nonblocking(fd.as_fd(), true)?;
+        Ok(Descriptor::make(fd, false, runtime))
+    }
+
     /// Takes a TCP socket over as it is: the caller made it blocking or
     /// non-blocking as [`Handle::by_readiness`] says.
     pub fn tcp(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {

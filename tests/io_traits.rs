@@ -1,0 +1,269 @@
+//! The poll-style traits of futures-io and of tokio, through what those crates
+//! make of them.
+
+mod common;
+
+use std::io::IoSlice;
+use std::os::unix::net::UnixStream;
+
+use common::bytes::{check, pattern};
+use common::futures::{give_up, join};
+use common::{everywhere, pair, shrink};
+use isochrome::net::{Async, TcpStream};
+use isochrome::{Runtime, spawn};
+
+/// More than the buffers of a connection hold.
+const LEN: usize = 4 << 20;
+
+/// Sends the pattern through one end and back through the other, with every
+/// direction blocked at times.
+macro_rules! there_and_back {
+    ($name:ident, $read:path, $write:path, $end:ident) => {
+        pub(super) async fn $name<S>(near: S, far: S)
+        where
+            S: $read + $write + Unpin + Send + 'static,
+        {
+            let echo = spawn(async move {
+                let mut far = far;
+                let mut buf = vec![0; 10_000];
+                loop {
+                    match far.read(&mut buf).await.unwrap() {
+                        0 => break,
+                        n => far.write_all(&buf[..n]).await.unwrap(),
+                    }
+                }
+                far.$end().await.unwrap();
+            });
+            let (mut near, mut at) = (near, 0);
+            let mut buf = vec![0; 7_777];
+            // What echo cannot hold waits in the sockets, so not too much.
+            while at < LEN {
+                let len = (LEN - at).min(50_000);
+                near.write_all(&pattern(at, len)).await.unwrap();
+                let end = at + len;
+                while at < end {
+                    let n = near.read(&mut buf).await.unwrap();
+                    assert_ne!(n, 0, "an early end");
+                    check(at, &buf[..n]);
+                    at += n;
+                }
+            }
+            near.flush().await.unwrap();
+            near.$end().await.unwrap();
+            assert_eq!(near.read(&mut buf).await.unwrap(), 0);
+            // A second time does no harm.
+            near.$end().await.unwrap();
+            echo.await.unwrap();
+        }
+    };
+}
+
+mod futures {
+    pub(super) use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
+
+    use super::*;
+
+    there_and_back!(there_and_back, AsyncRead, AsyncWrite, close);
+}
+
+mod tokio {
+    pub(super) use ::tokio::io::{
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional,
+    };
+
+    use super::*;
+
+    there_and_back!(there_and_back, AsyncRead, AsyncWrite, shutdown);
+}
+
+fn bytes_come_back_by_futures_io(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        for end in [&near, &far] {
+            shrink(end);
+            end.set_nodelay(true).unwrap();
+        }
+        futures::there_and_back(near, far).await;
+    });
+}
+
+fn bytes_come_back_by_tokio(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        for end in [&near, &far] {
+            shrink(end);
+            end.set_nodelay(true).unwrap();
+        }
+        tokio::there_and_back(near, far).await;
+    });
+}
+
+fn custom() -> (Async<Closing>, Async<Closing>) {
+    let (near, far) = UnixStream::pair().unwrap();
+    shrink(&near);
+    let async_ = |stream| Async::new(Closing(stream)).unwrap();
+    (async_(near), async_(far))
+}
+
+/// A stream of the user's own, which ends its writing when it is flushed after
+/// the last byte: what an [`Async`] cannot know.
+struct Closing(UnixStream);
+
+impl std::os::fd::AsFd for Closing {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::io::Read for &Closing {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        (&self.0).read(buf)
+    }
+}
+
+impl std::io::Write for &Closing {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        (&self.0).write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+fn a_descriptor_of_ones_own_is_a_stream_too(rt: Runtime) {
+    rt.block_on(async {
+        let (mut near, mut far) = custom();
+        let sent = pattern(0, LEN);
+        let write = async {
+            futures::AsyncWriteExt::write_all(&mut near, &sent)
+                .await
+                .unwrap();
+            futures::AsyncWriteExt::close(&mut near).await.unwrap();
+        };
+        let mut got = Vec::new();
+        let read = tokio::AsyncReadExt::read_to_end(&mut far, &mut got);
+        let (_, read) = join(write, read).await;
+        assert_eq!(read.unwrap(), LEN);
+        check(0, &got);
+    });
+}
+
+fn halves_read_and_write(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        let (mut read, mut write) = near.into_split();
+        let echo = spawn(async move {
+            // By reference, as one does in two tasks.
+            futures::copy(&far, &mut &far).await.unwrap()
+        });
+        let reader = spawn(async move {
+            let mut got = Vec::new();
+            tokio::AsyncReadExt::read_to_end(&mut read, &mut got)
+                .await
+                .unwrap();
+            got
+        });
+        tokio::AsyncWriteExt::write_all(&mut write, &pattern(0, LEN))
+            .await
+            .unwrap();
+        tokio::AsyncWriteExt::shutdown(&mut write).await.unwrap();
+        assert_eq!(echo.await.unwrap(), LEN as u64);
+        let got = reader.await.unwrap();
+        assert_eq!(got.len(), LEN);
+        check(0, &got);
+    });
+}
+
+fn slices_are_forwarded(rt: Runtime) {
+    rt.block_on(async {
+        let (mut near, far) = pair().await;
+        let bufs = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cde")];
+        let n = tokio::AsyncWriteExt::write_vectored(&mut near, &bufs)
+            .await
+            .unwrap();
+        assert_eq!(n, 5, "in one call");
+        assert!(tokio::AsyncWrite::is_write_vectored(&near));
+        let n = futures::AsyncWriteExt::write_vectored(&mut near, &bufs)
+            .await
+            .unwrap();
+        assert_eq!(n, 5, "in one call");
+        let mut got = [0; 10];
+        tokio::AsyncReadExt::read_exact(&mut { far }, &mut got)
+            .await
+            .unwrap();
+        assert_eq!(&got, b"abcdeabcde");
+    });
+}
+
+fn what_reads_give_up_is_not_lost(rt: Runtime) {
+    rt.block_on(async {
+        let (mut near, far) = pair().await;
+        let sent = pattern(0, 100_000);
+        let mut got = Vec::new();
+        for piece in sent.chunks(1_000) {
+            let mut buf = [0; 600];
+            // On one driver it asks the kernel now, and what the kernel
+            // brings after it has given up stays with the socket.
+            let given_up = give_up(tokio::AsyncReadExt::read(&mut near, &mut buf)).await;
+            assert!(given_up.is_pending());
+            far.send_all(piece.to_vec()).await.0.unwrap();
+            let end = got.len() + piece.len();
+            while got.len() < end {
+                let n = futures::AsyncReadExt::read(&mut near, &mut buf)
+                    .await
+                    .unwrap();
+                got.extend_from_slice(&buf[..n]);
+            }
+        }
+        assert_eq!(got, sent);
+    });
+}
+
+fn tokio_copies_between_connections(rt: Runtime) {
+    rt.block_on(async {
+        let (client, mut proxy_near) = pair().await;
+        let (mut proxy_far, server) = pair().await;
+        let proxy = spawn(async move {
+            tokio::copy_bidirectional(&mut proxy_near, &mut proxy_far)
+                .await
+                .unwrap()
+        });
+        let answer = |stream: TcpStream, from: usize, len: usize| async move {
+            let mut got = Vec::new();
+            let write = async {
+                let mut stream = &stream;
+                tokio::AsyncWriteExt::write_all(&mut stream, &pattern(from, len))
+                    .await
+                    .unwrap();
+                tokio::AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+            };
+            let read = async {
+                let mut stream = &stream;
+                tokio::AsyncReadExt::read_to_end(&mut stream, &mut got)
+                    .await
+                    .unwrap();
+            };
+            join(write, read).await;
+            got
+        };
+        let server = spawn(answer(server, 3, LEN / 2));
+        let got = answer(client, 0, LEN).await;
+        assert_eq!(got.len(), LEN / 2);
+        check(3, &got);
+        let got = server.await.unwrap();
+        assert_eq!(got.len(), LEN);
+        check(0, &got);
+        assert_eq!(proxy.await.unwrap(), (LEN as u64, LEN as u64 / 2));
+    });
+}
+
+everywhere!(
+    bytes_come_back_by_futures_io,
+    bytes_come_back_by_tokio,
+    a_descriptor_of_ones_own_is_a_stream_too,
+    halves_read_and_write,
+    slices_are_forwarded,
+    what_reads_give_up_is_not_lost,
+    tokio_copies_between_connections,
+);
