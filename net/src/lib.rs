@@ -11,6 +11,7 @@ mod addr;
 mod borrowed;
 mod custom;
 mod family;
+pub mod fs;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 mod listener;

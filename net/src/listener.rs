@@ -165,7 +165,7 @@ impl<'a, F: Family> Asker<'a, F> {
                         return Poll::Ready(F::addr(peer).map(|peer| (connection, peer)));
                     }
                 }
-                Ok(Yield::Done(_) | Yield::Buf(_)) => {}
+                Ok(Yield::Done(_) | Yield::Buf(_) | Yield::File(_)) => {}
                 Err(e) => match Trouble::of(&e) {
                     Trouble::Connection => {}
                     Trouble::Resources => {

@@ -10,6 +10,7 @@ use isochrome_runtime::op::{Completion, Yield};
 
 use crate::Proactor;
 use crate::buffers::{Buffers, Claimed};
+use crate::file;
 use crate::operation::{Duty, Kind, Operation, Stage, Wish};
 use crate::table::Key;
 
@@ -139,6 +140,7 @@ fn yielded(
         }
         // For a poll, the events that are there: each is an answer.
         (Kind::Connect | Kind::Poll, Ok(_)) => Ok(Yield::Done(0)),
+        (Kind::File(kind), result) => file::yielded(kind, &operation.op, result),
         (_, Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
     };
     if let Some(claimed) = claimed {

@@ -43,6 +43,7 @@ mod buffers;
 mod completion;
 mod driver;
 mod family;
+mod file;
 mod operation;
 mod probe;
 mod ring;

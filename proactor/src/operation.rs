@@ -25,6 +25,7 @@ use isochrome_runtime::op::{InFlight, Interest, Op};
 
 use crate::buffers::{GROUP, Private};
 use crate::family::hides_the_end;
+use crate::file;
 use crate::table::Key;
 
 /// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h`.
@@ -43,6 +44,7 @@ pub(crate) enum Kind {
     Recv,
     Send,
     Poll,
+    File(file::Kind),
 }
 
 impl Kind {
@@ -57,7 +59,7 @@ impl Kind {
         match self {
             Kind::Accept => 64,
             Kind::Recv => 4,
-            Kind::Connect | Kind::Send | Kind::Poll => usize::MAX,
+            Kind::Connect | Kind::Send | Kind::Poll | Kind::File(_) => usize::MAX,
         }
     }
 
@@ -136,6 +138,7 @@ impl Operation {
                     let rest = data.len().saturating_sub(*from);
                     (Kind::Send, if *all { rest } else { rest.min(1) })
                 }
+                Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
                 // Edges are not asked of this driver; a poll tells of the first.
                 Op::Poll(_) | Op::Edges(_) => (Kind::Poll, 0),
             };
@@ -199,7 +202,7 @@ struct Receive<'a> {
 }
 
 #[inline]
-fn entry(fd: Fd, op: &Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
+fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
     let entry = match op {
         Op::Accept => opcode::AcceptMulti::new(fd)
             .flags(libc::SOCK_CLOEXEC)
@@ -227,6 +230,7 @@ fn entry(fd: Fd, op: &Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
             };
             opcode::PollAdd::new(fd, events as u32).build()
         }
+        Op::File(op) => file::entry(fd, op),
     };
     entry.user_data(key.raw())
 }

@@ -2,7 +2,7 @@
 //!
 //! Threads are started when a closure finds none free, and end when they had
 //! nothing to do for [`KEEP`]. A closure is a task without a color, polled
-//! once.
+//! once. An operation on a file is carried out as a driver would do it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::op::{self, InFlight};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::task::{Reason, TaskRef};
+use crate::task::{JoinError, Reason, TaskRef};
 
 /// How long a thread waits for more; tokio's figure.
 const KEEP: Duration = Duration::from_secs(10);
@@ -37,11 +38,37 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<TaskRef>,
+    queue: VecDeque<Work>,
     threads: usize,
     /// Threads that will look at the queue: they wait, or have just started.
     idle: usize,
     closed: bool,
+}
+
+enum Work {
+    /// A closure's live reference, queued once and not begun.
+    Closure(TaskRef),
+    Operation(InFlight),
+}
+
+impl Work {
+    fn run(self) {
+        match self {
+            // SAFETY: its live reference came with it, and it is run once.
+            Work::Closure(task) => unsafe { task.run_once() },
+            Work::Operation(op) => op::carry_out(op),
+        }
+    }
+
+    fn refuse(self, reason: Reason) {
+        match (self, reason) {
+            // SAFETY: it has not begun, and its live reference came with it.
+            (Work::Closure(task), reason) => unsafe { task.refuse(reason) },
+            // Dropped, and so finished with ECANCELED, as on every driver.
+            (Work::Operation(_), Reason::ShutDown) => {}
+            (Work::Operation(op), reason) => op.finish(Err(JoinError::new(reason).into())),
+        }
+    }
 }
 
 impl Pool {
@@ -54,12 +81,33 @@ impl Pool {
         }))
     }
 
-    /// Queues a closure's live reference, or gives it back with the reason.
-    pub(crate) fn push(&self, task: TaskRef) -> Result<(), (TaskRef, Reason)> {
+    /// Queues a closure, or refuses it.
+    ///
+    /// # Safety
+    ///
+    /// The live reference comes with it, and the task is queued nowhere else.
+    pub(crate) unsafe fn run_once(&self, task: TaskRef) {
+        self.push(Work::Closure(task));
+    }
+
+    /// Queues an operation. If there is no room it is finished with an error
+    /// that says so, and its buffers go back to the asker.
+    pub(crate) fn carry_out(&self, op: InFlight) {
+        self.push(Work::Operation(op));
+    }
+
+    fn push(&self, work: Work) {
+        if let Err((work, reason)) = self.try_push(work) {
+            // Not under the lock: it may wake.
+            work.refuse(reason);
+        }
+    }
+
+    fn try_push(&self, work: Work) -> Result<(), (Work, Reason)> {
         let Inner { limits, .. } = *self.0;
         let mut state = self.0.lock();
         if state.closed {
-            return Err((task, Reason::ShutDown));
+            return Err((work, Reason::ShutDown));
         }
         if state.idle <= state.queue.len() && state.threads < limits.threads {
             state.threads += 1;
@@ -79,9 +127,9 @@ impl Pool {
                 threads: state.threads,
                 queue: state.queue.len(),
             };
-            return Err((task, reason));
+            return Err((work, reason));
         }
-        state.queue.push_back(task);
+        state.queue.push_back(work);
         drop(state);
         self.0.work.notify_one();
         Ok(())
@@ -96,10 +144,8 @@ impl Pool {
         let queued = std::mem::take(&mut state.queue);
         drop(state);
         self.0.work.notify_all();
-        for task in queued {
-            // SAFETY: a queued task has not begun, and its live reference came
-            // with it.
-            unsafe { task.refuse(Reason::ShutDown) };
+        for work in queued {
+            work.refuse(Reason::ShutDown);
         }
         let deadline = Instant::now() + grace;
         let mut state = self.0.lock();
@@ -125,10 +171,9 @@ impl Inner {
         // Counted when it was started.
         state.idle -= 1;
         loop {
-            if let Some(task) = state.queue.pop_front() {
+            if let Some(work) = state.queue.pop_front() {
                 drop(state);
-                // SAFETY: its live reference came with it, and it is run once.
-                unsafe { task.run_once() };
+                work.run();
                 state = self.lock();
                 continue;
             }

@@ -1,12 +1,16 @@
 //! Descriptors whose close waits for the last operation.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use crate::runtime::Handle;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A file descriptor of a runtime.
 ///
@@ -14,7 +18,8 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// is not reused while an operation that names it is queued or in flight: the
 /// descriptor is closed when the last of them is gone.
 pub struct Descriptor {
-    fd: OwnedFd,
+    /// Owned, unless it is `AT_FDCWD`, the only negative one.
+    fd: RawFd,
     /// Here too, so that it is at hand for every attempt.
     by_readiness: bool,
     tcp: bool,
@@ -23,6 +28,17 @@ pub struct Descriptor {
     home: AtomicU32,
     /// What that driver calls it, or `NO_TOKEN`.
     token: AtomicU64,
+    /// Who gets `fd` in the end, if not the kernel: null, or an `Arc`.
+    heir: AtomicPtr<Heir>,
+}
+
+/// Waits for a descriptor that is still in use.
+type Heir = Mutex<Inheritance>;
+
+#[derive(Default)]
+struct Inheritance {
+    fd: Option<OwnedFd>,
+    waker: Option<Waker>,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -38,7 +54,18 @@ impl Descriptor {
     pub fn new(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
         set_nonblocking(fd.as_fd(), runtime.by_readiness())?;
         let tcp = option(fd.as_raw_fd(), libc::SO_PROTOCOL).is_ok_and(|p| p == libc::IPPROTO_TCP);
-        Ok(Descriptor::make(fd, tcp, runtime))
+        Ok(Descriptor::make(fd.into_raw_fd(), tcp, runtime))
+    }
+
+    /// Takes `fd` over for operations that wait in the kernel
+    /// ([`Op::File`](crate::op::Op::File)), and makes it blocking.
+    ///
+    /// # Errors
+    ///
+    /// What fcntl(2) answers.
+    pub fn blocking(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
+        set_nonblocking(fd.as_fd(), false)?;
+        Ok(Descriptor::make(fd.into_raw_fd(), false, runtime))
     }
 
     /// Takes `fd` over for system calls that are tried and wait for readiness
@@ -51,16 +78,23 @@ impl Descriptor {
     /// What fcntl(2) answers.
     pub fn nonblocking(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
         set_nonblocking(fd.as_fd(), true)?;
-        Ok(Descriptor::make(fd, false, runtime))
+        Ok(Descriptor::make(fd.into_raw_fd(), false, runtime))
+    }
+
+    /// Stands for the working directory, from which paths lead on, in
+    /// operations that have no descriptor yet.
+    pub fn working_directory(runtime: &Handle) -> Arc<Descriptor> {
+        Descriptor::make(libc::AT_FDCWD, false, runtime)
     }
 
     /// Takes a TCP socket over as it is: the caller made it blocking or
     /// non-blocking as [`Handle::by_readiness`] says.
     pub fn tcp(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {
-        Descriptor::make(fd, true, runtime)
+        Descriptor::make(fd.into_raw_fd(), true, runtime)
     }
 
-    fn make(fd: OwnedFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
+    /// `fd` is owned, and given up, or `AT_FDCWD`.
+    fn make(fd: RawFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
         Arc::new(Descriptor {
             fd,
             by_readiness: runtime.by_readiness(),
@@ -68,6 +102,45 @@ impl Descriptor {
             runtime: runtime.clone(),
             home: AtomicU32::new(NOWHERE),
             token: AtomicU64::new(NO_TOKEN),
+            heir: AtomicPtr::new(ptr::null_mut()),
+        })
+    }
+
+    /// The descriptor itself, when nobody else has it any more: the last
+    /// operation on it has ended then. For one of several callers at most;
+    /// `None` for the others, and for the working directory.
+    ///
+    /// Dropping the future closes it then.
+    pub fn reclaim(self: Arc<Self>) -> impl Future<Output = Option<OwnedFd>> + Send {
+        let heir = Arc::new(Heir::default());
+        let given = Arc::into_raw(heir.clone()).cast_mut();
+        // Relaxed: the count of `self` publishes it to the drop, which comes
+        // after all who have a reference.
+        let (null, order) = (ptr::null_mut(), Ordering::Relaxed);
+        let first = self
+            .heir
+            .compare_exchange(null, given, order, order)
+            .is_ok();
+        if !first {
+            // SAFETY: made above, and given to nobody.
+            drop(unsafe { Arc::from_raw(given) });
+        }
+        let first = first && self.fd >= 0;
+        // Perhaps the last.
+        drop(self);
+        poll_fn(move |cx| {
+            if !first {
+                return Poll::Ready(None);
+            }
+            let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
+            let fd = inheritance.fd.take();
+            if fd.is_some() {
+                return Poll::Ready(fd);
+            }
+            let old = inheritance.waker.replace(cx.waker().clone());
+            drop(inheritance);
+            drop(old);
+            Poll::Pending
         })
     }
 
@@ -129,26 +202,46 @@ impl Drop for Descriptor {
             let home = self.home.load(Ordering::Relaxed) as usize;
             self.runtime.forget(home, token);
         }
+        if self.fd < 0 {
+            return;
+        }
+        // SAFETY: owned, by `make`, and not used afterwards.
+        let fd = unsafe { OwnedFd::from_raw_fd(self.fd) };
+        let heir = *self.heir.get_mut();
+        if heir.is_null() {
+            return;
+        }
+        // SAFETY: put there by `reclaim` as one reference, which is taken out
+        // here, once.
+        let heir = unsafe { Arc::from_raw(heir.cast_const()) };
+        let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
+        inheritance.fd = Some(fd);
+        let waker = inheritance.waker.take();
+        drop(inheritance);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        // SAFETY: open as long as this value is, or the working directory.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 }
 
 impl AsRawFd for Descriptor {
     #[inline]
     fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.fd
     }
 }
 
 impl fmt::Debug for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Descriptor")
-            .field("fd", &self.fd.as_raw_fd())
+            .field("fd", &self.fd)
             .finish_non_exhaustive()
     }
 }

@@ -1,102 +1,37 @@
-//! A buffer with its type forgotten, so that an operation can own it.
+//! Buffers with their types forgotten, so that an operation can own them.
 
-use std::any::TypeId;
 use std::fmt;
-use std::mem::{MaybeUninit, align_of, size_of};
 
-use super::IoBuf;
+use super::erased::Erased;
+use super::{IoBuf, IoBufMut};
 
-/// Words kept inside a [`Lent`]. `Vec<u8>` takes three, `bytes::Bytes` and
-/// [`RecvBuf`](super::RecvBuf) four; anything larger is boxed.
-const WORDS: usize = 4;
-
-type Storage = MaybeUninit<[usize; WORDS]>;
-
-/// An owned buffer lent to an operation: a pointer and a length for the
-/// kernel, and the value that keeps both valid.
+/// An owned buffer lent to an operation that reads it: a pointer and a length
+/// for the kernel, and the value that keeps both valid.
 ///
 /// The type is erased without an allocation for values of up to four words,
 /// so that sending a `Vec<u8>` or a lease costs none.
 pub struct Lent {
     ptr: *const u8,
     len: usize,
-    storage: Storage,
-    kind: &'static Kind,
+    owner: Erased,
 }
 
-/// What is needed of the erased type.
-struct Kind {
-    id: fn() -> TypeId,
-    drop: unsafe fn(&mut Storage),
-}
-
-// SAFETY: the erased value is an `IoBuf`, which is `Send`; `ptr` points into
-// memory that this value keeps, so it moves with it.
+// SAFETY: `ptr` points into memory that the owner keeps, so it moves with it.
 unsafe impl Send for Lent {}
 
-// SAFETY: nothing can be reached through `&Lent` but the pointer and the
-// length, as plain values.
+// SAFETY: nothing can be reached through `&Lent` but the pointer, the length
+// and the bytes, as plain values.
 unsafe impl Sync for Lent {}
-
-// A lease is sent without an allocation.
-const _: () = assert!(fits::<super::RecvBuf>());
-
-const fn fits<B>() -> bool {
-    size_of::<B>() <= size_of::<Storage>() && align_of::<B>() <= align_of::<Storage>()
-}
-
-/// # Safety
-///
-/// `storage` holds a `B` by `Lent::new`, and is not used afterwards.
-unsafe fn take<B>(storage: &mut Storage) -> B {
-    if fits::<B>() {
-        // SAFETY: the value was written here by `new`; the caller gives it up.
-        unsafe { storage.as_mut_ptr().cast::<B>().read() }
-    } else {
-        // SAFETY: `new` stored the pointer of a box, which is given up too.
-        unsafe { *Box::from_raw(storage.as_mut_ptr().cast::<*mut B>().read()) }
-    }
-}
-
-/// # Safety
-///
-/// As for [`take`].
-unsafe fn drop_in<B>(storage: &mut Storage) {
-    // SAFETY: handed on from the caller.
-    drop(unsafe { take::<B>(storage) });
-}
-
-struct Of<B>(std::marker::PhantomData<B>);
-
-impl<B: 'static> Of<B> {
-    const KIND: &'static Kind = &Kind {
-        id: TypeId::of::<B>,
-        drop: drop_in::<B>,
-    };
-}
 
 impl Lent {
     /// Takes `buf` over; its bytes can be read until the value is given back.
     #[inline]
     pub fn new<B: IoBuf>(buf: B) -> Lent {
         let bytes = buf.bytes();
+        // By the contract of `IoBuf` the move leaves the pointer valid.
         let (ptr, len) = (bytes.as_ptr(), bytes.len());
-        let mut storage = Storage::uninit();
-        if fits::<B>() {
-            // SAFETY: size and alignment were checked; by the contract of
-            // `IoBuf` the move leaves `ptr` valid.
-            unsafe { storage.as_mut_ptr().cast::<B>().write(buf) };
-        } else {
-            let boxed = Box::into_raw(Box::new(buf));
-            // SAFETY: a pointer fits into the storage.
-            unsafe { storage.as_mut_ptr().cast::<*mut B>().write(boxed) };
-        }
-        Lent {
-            ptr,
-            len,
-            storage,
-            kind: Of::<B>::KIND,
-        }
+        let owner = Erased::new(buf);
+        Lent { ptr, len, owner }
     }
 
     /// Where the bytes are. Valid until this value is dropped or taken apart,
@@ -120,6 +55,17 @@ impl Lent {
         self.len
     }
 
+    /// Leaves the first `n` bytes out.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn skip(&mut self, n: usize) {
+        assert!(n <= self.len, "more is skipped than is there");
+        self.ptr = self.ptr.wrapping_add(n);
+        self.len -= n;
+    }
+
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -132,27 +78,163 @@ impl Lent {
     /// If it is not a `B`.
     #[inline]
     pub fn into_inner<B: IoBuf>(self) -> B {
-        assert!(
-            (self.kind.id)() == TypeId::of::<B>(),
-            "a lent buffer was asked back as another type"
-        );
-        let mut this = std::mem::ManuallyDrop::new(self);
-        // SAFETY: the type was just checked; `this` is not dropped.
-        unsafe { take::<B>(&mut this.storage) }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // SAFETY: the storage holds the value that `kind` was made for, and
-        // is not used afterwards.
-        unsafe { (self.kind.drop)(&mut self.storage) };
+        self.owner.into_inner()
     }
 }
 
 impl fmt::Debug for Lent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lent").field("len", &self.len).finish()
+    }
+}
+
+/// An owned buffer lent to an operation that writes to it. Its bytes cannot be
+/// looked at until it is given back, because the kernel may be writing them.
+pub struct LentMut {
+    ptr: *mut u8,
+    len: usize,
+    owner: Erased,
+}
+
+// SAFETY: as for `Lent`.
+unsafe impl Send for LentMut {}
+
+// SAFETY: nothing can be reached through `&LentMut` but the pointer and the
+// length, as plain values.
+unsafe impl Sync for LentMut {}
+
+impl LentMut {
+    /// Takes `buf` over; its bytes can be written until the value is given
+    /// back.
+    pub fn new<B: IoBufMut>(mut buf: B) -> LentMut {
+        let bytes = buf.bytes_mut();
+        // By the contract of `IoBufMut` the move leaves the pointer valid.
+        let (ptr, len) = (bytes.as_mut_ptr(), bytes.len());
+        let owner = Erased::new(buf);
+        LentMut { ptr, len, owner }
+    }
+
+    /// Where the bytes are. Valid until this value is dropped or taken apart,
+    /// also when it moves.
+    pub fn as_mut_ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// How many bytes there is room for.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Leaves the first `n` bytes out.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn skip(&mut self, n: usize) {
+        assert!(n <= self.len, "more is skipped than is there");
+        self.ptr = self.ptr.wrapping_add(n);
+        self.len -= n;
+    }
+
+    /// Whether there is no room at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Gives the buffer back.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a `B`.
+    pub fn into_inner<B: IoBufMut>(self) -> B {
+        self.owner.into_inner()
+    }
+}
+
+impl fmt::Debug for LentMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LentMut").field("len", &self.len).finish()
+    }
+}
+
+/// `UIO_MAXIOV` of `linux/uio.h`: the kernel refuses more at once.
+const MOST_SLICES: usize = 1024;
+
+/// Several owned buffers lent to one operation, and what the kernel is told of
+/// them. Of very many, the first 1,024.
+pub struct LentSlices {
+    slices: Box<[libc::iovec]>,
+    owner: Erased,
+}
+
+// SAFETY: as for `Lent`: the pointers are into memory that the owner keeps.
+unsafe impl Send for LentSlices {}
+
+// SAFETY: nothing can be reached through `&LentSlices` but pointers and
+// lengths, as plain values.
+unsafe impl Sync for LentSlices {}
+
+impl LentSlices {
+    /// Takes buffers over whose bytes are read.
+    pub fn reading<B: IoBuf>(bufs: Vec<B>) -> LentSlices {
+        let slice = |buf: &B| {
+            let bytes = buf.bytes();
+            libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            }
+        };
+        LentSlices {
+            slices: bufs.iter().take(MOST_SLICES).map(slice).collect(),
+            owner: Erased::new(bufs),
+        }
+    }
+
+    /// Takes buffers over whose bytes are written.
+    pub fn writing<B: IoBufMut>(mut bufs: Vec<B>) -> LentSlices {
+        let slice = |buf: &mut B| {
+            let bytes = buf.bytes_mut();
+            libc::iovec {
+                iov_base: bytes.as_mut_ptr().cast(),
+                iov_len: bytes.len(),
+            }
+        };
+        LentSlices {
+            slices: bufs.iter_mut().take(MOST_SLICES).map(slice).collect(),
+            owner: Erased::new(bufs),
+        }
+    }
+
+    /// Where the slices are described. Valid, as what they describe, until
+    /// this value is dropped or taken apart, also when it moves.
+    pub fn as_ptr(&self) -> *const libc::iovec {
+        self.slices.as_ptr()
+    }
+
+    /// How many slices there are.
+    pub fn len(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    /// Gives the buffers back.
+    ///
+    /// # Panics
+    ///
+    /// If they are not a `Vec<B>`.
+    pub fn into_inner<B: IoBuf>(self) -> Vec<B> {
+        self.owner.into_inner()
+    }
+}
+
+impl fmt::Debug for LentSlices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lens = self.slices.iter().map(|slice| slice.iov_len);
+        f.debug_list().entries(lens).finish()
     }
 }
 
@@ -212,5 +294,23 @@ mod tests {
     #[should_panic(expected = "another type")]
     fn the_type_is_checked() {
         let _ = Lent::new(vec![1u8]).into_inner::<String>();
+    }
+
+    #[test]
+    fn what_is_written_by_pointer_is_in_the_buffer_that_comes_back() {
+        let lent = LentMut::new(vec![0u8; 3]);
+        assert_eq!(lent.len(), 3);
+        // SAFETY: three bytes, and nobody else has them.
+        unsafe { lent.as_mut_ptr().add(1).write(7) };
+        assert_eq!(lent.into_inner::<Vec<u8>>(), [0, 7, 0]);
+
+        let lent = LentSlices::writing(vec![vec![0u8; 2], vec![], vec![0u8; 1]]);
+        assert_eq!(lent.len(), 3);
+        // SAFETY: the third slice has one byte.
+        unsafe { (*lent.as_ptr().add(2)).iov_base.cast::<u8>().write(9) };
+        assert_eq!(
+            lent.into_inner::<Vec<u8>>(),
+            [vec![0, 0], vec![], vec![9u8]]
+        );
     }
 }

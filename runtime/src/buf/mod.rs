@@ -3,10 +3,12 @@
 //! * [`IoBuf`] / [`IoBufMut`]: owned buffers, as completion users know them.
 //! * [`RecvBuf`]: a lease on a buffer of the runtime's, handed out only when
 //!   data is there.
-//! * [`Lent`]: a buffer with its type forgotten, owned by an operation until
-//!   the last completion.
+//! * [`Lent`], [`LentMut`], [`LentSlices`]: buffers with their types forgotten,
+//!   owned by an operation until the last completion.
 //! * [`Pool`]: where leases come from; used by drivers.
 
+#[cfg(not(all(test, loom)))]
+mod erased;
 mod free;
 #[cfg(not(all(test, loom)))]
 mod lent;
@@ -15,7 +17,7 @@ mod pool;
 
 #[cfg(not(all(test, loom)))]
 pub use {
-    lent::Lent,
+    lent::{Lent, LentMut, LentSlices},
     pool::{Pool, RecvBuf},
 };
 

@@ -7,6 +7,7 @@
 //! | `Recv` (subscription) | [`Yield::Buf`], empty at the end | nothing: what was received waits in the [`Port`] |
 //! | `Send` | [`Yield::Done`]`(bytes)` | knowledge: any prefix may have been sent |
 //! | `Poll` | [`Yield::Done`]`(0)` | nothing |
+//! | `File` | see [`FileOp`] | see [`FileOp`] |
 //! | `Edges` (subscription) | nothing: [`InFlight::edge`] | nothing |
 //!
 //! A driver that works by completion carries all of them out but `Edges`. One
@@ -29,7 +30,9 @@
 //! | `line` | who waits |
 //! | `ready` | how operations are carried out where the driver works by readiness |
 //! | `readiness` | what is known of one direction: a pure state |
+//! | `file`, `file_run`, `file_sys` | files: a ring, or the blocking pool |
 //! | `attempt`, `sys` | one try: one system call |
+//! | [`call`] | system calls for those without `unsafe` |
 //! | `direct` | system calls of the asking side's own, on every driver |
 //! | `address` | addresses as the kernel takes them |
 //!
@@ -53,7 +56,11 @@
 
 mod address;
 mod attempt;
+pub mod call;
 mod direct;
+mod file;
+mod file_run;
+mod file_sys;
 mod flight;
 mod line;
 mod port;
@@ -65,10 +72,14 @@ mod sys;
 
 pub use crate::budget::poll_budget;
 pub use address::Address;
+pub(crate) use file::carry_out;
+pub use file::{FileOp, Inline, Stat, closed};
+pub use file_run::FileRun;
+pub use file_sys::{STAT_MASK, stat_flags};
 pub use port::{Port, Run, Waiter};
 pub use send::SendBuf;
 pub use slot::InFlight;
-pub(crate) use slot::Slot;
+pub(crate) use slot::{NOBODY, Slot};
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -99,6 +110,8 @@ pub enum Op {
     },
     /// Wait for readiness: poll(2).
     Poll(Interest),
+    /// What may wait for a disk, and is told of by no readiness.
+    File(FileOp),
     /// Tell of every edge of readiness, the one of what is ready at the
     /// beginning first: epoll(7). A subscription, for drivers that work by
     /// readiness.
@@ -111,7 +124,7 @@ impl Op {
     fn interest(&self) -> Interest {
         match self {
             Op::Accept | Op::Recv => Interest::Read,
-            Op::Connect(_) | Op::Send { .. } => Interest::Write,
+            Op::Connect(_) | Op::Send { .. } | Op::File(_) => Interest::Write,
             Op::Poll(interest) | Op::Edges(interest) => *interest,
         }
     }
@@ -138,6 +151,8 @@ pub enum Yield {
     Done(usize),
     /// A connected socket.
     Socket(OwnedFd),
+    /// An open file.
+    File(OwnedFd),
     /// Received bytes; an empty lease is the end of the stream.
     Buf(RecvBuf),
 }

@@ -223,7 +223,7 @@ fn poll_recv(
                 return Poll::Ready(Ok(lease.len()));
             }
             // Of another operation, that was given up.
-            Taken::Whole(Ok(Yield::Done(_) | Yield::Socket(_))) => {}
+            Taken::Whole(Ok(Yield::Done(_) | Yield::Socket(_) | Yield::File(_))) => {}
             Taken::Whole(Err(e)) => return Poll::Ready(Err(e)),
         }
     }
@@ -259,9 +259,10 @@ fn poll_ready(
             let ready = ready::poll(slot, place, what, *interest, cx, poll);
             ready.map_ok(|()| Yield::Done(0))
         }
-        Op::Edges(_) => Poll::Ready(Err(io::Error::new(
+        Op::Edges(_) | Op::File(_) => Poll::Ready(Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "edges are told to the runtime only: ask for Op::Poll",
+            "edges are told to the runtime only (ask for Op::Poll), and what is asked of files \
+             goes through Port::file",
         ))),
     }
 }
@@ -379,7 +380,8 @@ impl Future for Run<'_> {
         let run = &mut *self;
         if !run.slot.descriptor.by_readiness() {
             let op = || run.op.take().expect("polled after completion");
-            return poll_owned(run.slot, &mut run.number, &mut run.submitted, cx, op);
+            let (number, submitted) = (&mut run.number, &mut run.submitted);
+            return poll_owned(run.slot, number, submitted, cx, op, submit);
         }
         let op = run.op.as_mut().expect("polled after completion");
         let place = Some(&mut run.number);
@@ -396,8 +398,14 @@ impl Future for Run<'_> {
     }
 }
 
-/// Carries out a one-shot operation, made by `op` when its turn has come, where
-/// the driver works by completion.
+/// Hands the operation in the slot to a driver.
+#[inline]
+pub(super) fn submit(slot: &Arc<Slot>) {
+    slot.descriptor.runtime().submit(slot);
+}
+
+/// Carries out a one-shot operation, made by `op` when its turn has come, and
+/// handed by `submit` to who carries it out and completes it.
 #[inline]
 pub(super) fn poll_owned(
     slot: &Arc<Slot>,
@@ -405,6 +413,7 @@ pub(super) fn poll_owned(
     submitted: &mut bool,
     cx: &mut Context<'_>,
     op: impl FnOnce() -> Op,
+    submit: impl FnOnce(&Arc<Slot>),
 ) -> Poll<(Completion, Op)> {
     ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
@@ -420,7 +429,7 @@ pub(super) fn poll_owned(
         drop(state);
         drop(left);
         *submitted = true;
-        slot.descriptor.runtime().submit(slot);
+        submit(slot);
         state = slot.lock();
     }
     let Some(op) = state.take_finished() else {

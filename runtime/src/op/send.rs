@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For};
-use super::port::{Port, give_up, poll_owned};
+use super::port::{Port, give_up, poll_owned, submit};
 use super::slot::Slot;
 use super::{Interest, Op, Yield, attempt, ready};
 use crate::buf::{IoBuf, Lent};
@@ -95,7 +95,8 @@ impl<B: IoBuf> SendBuf<'_, B> {
             let data = Lent::new(buf.take().expect("polled after completion"));
             Op::Send { data, from: 0, all }
         };
-        let owned = poll_owned(self.slot, &mut self.number, &mut self.submitted, cx, op);
+        let (number, submitted) = (&mut self.number, &mut self.submitted);
+        let owned = poll_owned(self.slot, number, submitted, cx, op, submit);
         let (completion, op) = ready!(owned);
         let Op::Send { data, .. } = op else {
             unreachable!("a port gives back the operation it was given")
@@ -103,7 +104,7 @@ impl<B: IoBuf> SendBuf<'_, B> {
         self.buf = Some(data.into_inner());
         Poll::Ready(completion.map(|yielded| match yielded {
             Yield::Done(n) => n,
-            Yield::Buf(_) | Yield::Socket(_) => 0,
+            Yield::Buf(_) | Yield::Socket(_) | Yield::File(_) => 0,
         }))
     }
 }

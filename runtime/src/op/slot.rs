@@ -33,6 +33,9 @@ pub(crate) struct Slot {
     state: Mutex<State>,
 }
 
+/// No worker's driver has it, and so none can cancel it.
+pub(crate) const NOBODY: u32 = u32::MAX;
+
 /// No driver calls an operation so.
 const NO_KEY: u64 = u64::MAX;
 
@@ -48,7 +51,7 @@ pub(crate) struct State {
     /// Where the driver works by readiness: what is known of which direction.
     pub(super) readiness: Readiness,
     pub(super) interest: Interest,
-    /// The worker whose driver has it, while in flight.
+    /// The worker whose driver has it, while in flight, or [`NOBODY`].
     pub(crate) worker: u32,
     /// What that driver calls it; [`NO_KEY`] until the driver has seen it.
     key: u64,
@@ -77,7 +80,7 @@ impl Named {
             Op::Recv => Some(Named::Recv),
             Op::Poll(interest) => Some(Named::Poll(*interest)),
             Op::Edges(interest) => Some(Named::Edges(*interest)),
-            Op::Connect(_) | Op::Send { .. } => None,
+            Op::Connect(_) | Op::Send { .. } | Op::File(_) => None,
         }
     }
 
@@ -117,7 +120,7 @@ impl Slot {
     /// so then.)
     pub(super) fn here(&self) -> u32 {
         let worker = self.descriptor.runtime().current_worker();
-        worker.map_or(u32::MAX, |index| index as u32)
+        worker.map_or(NOBODY, |index| index as u32)
     }
 
     #[inline]
@@ -381,6 +384,11 @@ impl InFlight {
     #[inline]
     pub fn set_key(&self, key: u64) {
         self.slot().lock().key = key;
+    }
+
+    /// Nobody wants it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.slot().lock().abandoned
     }
 
     /// The operation is sent to another worker's driver.

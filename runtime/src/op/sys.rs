@@ -10,7 +10,7 @@ use std::ptr;
 use super::Interest;
 
 #[inline]
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         let result = call();
         if result >= 0 {

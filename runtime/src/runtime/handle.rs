@@ -116,10 +116,8 @@ impl Handle {
         });
         // SAFETY: the closure and its output are `Send` and `'static`.
         let new = unsafe { NewTask::new(once, None, Location::caller()) };
-        if let Err((task, reason)) = self.0.blocking.push(new.task) {
-            // SAFETY: it was queued nowhere; its live reference came back.
-            unsafe { task.refuse(reason) };
-        }
+        // SAFETY: its live reference is ours, and it was queued nowhere.
+        unsafe { self.0.blocking.run_once(new.task) };
         new.handle
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) named: Named,
     pub(crate) reports: Reports,
     default_color: OnceLock<ColorRef>,
-    pub(super) blocking: blocking::Pool,
+    pub(crate) blocking: blocking::Pool,
     /// Tasks spawned by no worker.
     foreign: Mutex<Foreign>,
     clock: Clock,

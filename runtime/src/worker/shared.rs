@@ -13,7 +13,7 @@ use super::sleep::Sleep;
 use crate::color::Core;
 use crate::counter::Counter;
 use crate::driver::Unpark;
-use crate::op::{InFlight, Slot};
+use crate::op::{InFlight, NOBODY, Slot};
 use crate::runtime::{Handle, Shared};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::task::Header;
@@ -158,7 +158,11 @@ impl Handle {
 
     /// Asks for the end of the abandoned operation of a slot.
     pub(crate) fn cancel(&self, slot: &Arc<Slot>) {
-        let index = slot.lock().worker as usize;
+        let worker = slot.lock().worker;
+        if worker == NOBODY {
+            return;
+        }
+        let index = worker as usize;
         let here = Worker::with(|worker| {
             worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.cancel(slot))
         });

@@ -1,0 +1,92 @@
+//! The asking side of operations on files.
+
+use std::fmt;
+use std::future::Future;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::line::ANYONE;
+use super::port::{Port, give_up, poll_owned, submit};
+use super::slot::{NOBODY, Slot};
+use super::{Completion, FileOp, InFlight, Op, Yield};
+use crate::budget;
+
+/// The future of [`Port::file`].
+#[must_use = "futures do nothing unless polled"]
+pub struct FileRun<'a> {
+    slot: &'a Arc<Slot>,
+    op: Option<FileOp>,
+    submitted: bool,
+    number: u32,
+}
+
+impl Port {
+    /// Carries out an operation on a file: at once if it is said not to wait,
+    /// else by the driver or on the blocking pool. Gives the result and the
+    /// operation with its buffers back, also if the pool is full or the
+    /// runtime has ended.
+    ///
+    /// Several operations on one file at a time take several ports. Dropping
+    /// the future abandons the operation; a thread that has begun it goes on.
+    pub fn file(&self, op: FileOp) -> FileRun<'_> {
+        FileRun {
+            slot: self.slot(),
+            op: Some(op),
+            submitted: false,
+            number: ANYONE,
+        }
+    }
+}
+
+impl Future for FileRun<'_> {
+    type Output = (Completion, FileOp);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut pooled = this.slot.descriptor.by_readiness();
+        if let Some(op) = &mut this.op {
+            ready!(budget::poll_remaining(cx));
+            if let Some(result) = op.try_inline(this.slot.descriptor.as_raw_fd()) {
+                budget::spend();
+                let op = this.op.take().expect("just used");
+                return Poll::Ready((result.map(Yield::Done), op));
+            }
+            pooled = pooled || op.prefers_pool();
+        }
+        let op = || Op::File(this.op.take().expect("polled after completion"));
+        let (number, submitted) = (&mut this.number, &mut this.submitted);
+        let owned = poll_owned(this.slot, number, submitted, cx, op, |slot| match pooled {
+            true => to_pool(slot),
+            false => submit(slot),
+        });
+        let (completion, op) = ready!(owned);
+        let Op::File(op) = op else {
+            unreachable!("a port gives back the operation it was given")
+        };
+        Poll::Ready((completion, op))
+    }
+}
+
+/// Hands the operation in the slot to the blocking pool.
+fn to_pool(slot: &Arc<Slot>) {
+    slot.lock().worker = NOBODY;
+    let op = InFlight::new(slot.clone());
+    slot.descriptor.runtime().shared().blocking.carry_out(op);
+}
+
+impl Drop for FileRun<'_> {
+    fn drop(&mut self) {
+        give_up(self.slot, self.submitted, self.number);
+    }
+}
+
+impl fmt::Debug for FileRun<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileRun")
+            .field("op", &self.op)
+            .field("submitted", &self.submitted)
+            .finish()
+    }
+}
