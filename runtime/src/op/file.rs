@@ -6,8 +6,9 @@
 //! may be tried on the asking side's own thread, if it is said to wait for
 //! nothing there ([`Inline`]).
 //!
-//! Where they go is measured, see `docs/performance.md`: what a ring hands to
-//! a kernel thread of its own anyway costs no less there than on the pool.
+//! That it is always the ring, where there is one, is measured, see
+//! `docs/performance.md`: also what the kernel hands to a thread of its own
+//! (buffered writes, fsync, statx) costs no more there than on the pool.
 
 use std::ffi::CString;
 use std::fmt;
@@ -163,13 +164,6 @@ impl fmt::Debug for Stat {
 }
 
 impl FileOp {
-    /// Whether the blocking pool does it no worse where there is a ring: a
-    /// ring has a kernel thread of its own do these, always, at the same price
-    /// or a higher one.
-    pub(super) fn prefers_pool(&self) -> bool {
-        false
-    }
-
     /// Tries a transfer at once. `None`: it would wait.
     pub(super) fn try_inline(&mut self, fd: RawFd) -> Option<io::Result<usize>> {
         let (FileOp::Read { inline, at, .. }

@@ -45,7 +45,6 @@ impl Future for FileRun<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut pooled = this.slot.descriptor.by_readiness();
         if let Some(op) = &mut this.op {
             ready!(budget::poll_remaining(cx));
             if let Some(result) = op.try_inline(this.slot.descriptor.as_raw_fd()) {
@@ -53,8 +52,8 @@ impl Future for FileRun<'_> {
                 let op = this.op.take().expect("just used");
                 return Poll::Ready((result.map(Yield::Done), op));
             }
-            pooled = pooled || op.prefers_pool();
         }
+        let pooled = this.slot.descriptor.by_readiness();
         let op = || Op::File(this.op.take().expect("polled after completion"));
         let (number, submitted) = (&mut this.number, &mut this.submitted);
         let owned = poll_owned(this.slot, number, submitted, cx, op, |slot| match pooled {
