@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use isochrome_runtime::buf::{Pool, RecvBuf};
 
-use crate::ring::Ring;
+use crate::faults::Ring;
 
 /// The one group of buffers that a ring has.
 pub(crate) const GROUP: u16 = 0;

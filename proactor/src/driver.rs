@@ -15,8 +15,9 @@ use isochrome_runtime::op::InFlight;
 
 use crate::Proactor;
 use crate::buffers::{Buffers, Private};
+use crate::faults::Ring;
 use crate::operation::{Operation, Stage, Wish, cancel_all_entry, cancel_entry, wake_entry};
-use crate::ring::{Entered, Ring};
+use crate::ring::Entered;
 use crate::setup::{Config, SetupError, Step};
 use crate::table::{Key, Table};
 
@@ -67,7 +68,7 @@ impl Proactor {
     fn host_bell(&self) -> Option<&EventFd> {
         let make = || {
             let bell = EventFd::new().ok()?;
-            let registered = self.ring.submitter().register_eventfd(bell.as_raw_fd());
+            let registered = self.ring.register_bell(bell.as_raw_fd());
             registered.ok().map(|()| bell)
         };
         self.host_bell.get_or_init(make).as_ref()
@@ -291,10 +292,14 @@ impl Driver for Proactor {
     }
 
     fn is_due(&self) -> bool {
-        !(self.doomed.is_empty()
+        // What was queued, what a refused or short enter left behind, and a
+        // wake poll that has ended: the host's sleep would wait for all that.
+        let deaf = self.host_bell.get().is_some() && !self.wake_armed;
+        let idle = self.doomed.is_empty()
             && self.starved.is_empty()
             && self.cancels.is_empty()
-            && self.backlog.is_empty())
+            && self.backlog.is_empty();
+        !idle || deaf || self.ring.is_behind()
     }
 
     fn unparker(&self) -> Arc<dyn Unpark> {

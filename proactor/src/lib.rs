@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `setup` | which ring is built, and the error if none can be |
 //! | `ring` | the ring: push, enter, pop |
+//! | `faults` | in tests, a ring with faults |
 //! | `buffers` | receive buffers that the kernel chooses from |
 //! | `table` | operations in flight, by key |
 //! | `operation` | one operation: its stages, its entry, what a completion means |
@@ -43,6 +44,8 @@ mod buffers;
 mod completion;
 mod driver;
 mod family;
+#[cfg_attr(not(any(test, isochrome_faults)), path = "no_faults.rs")]
+mod faults;
 mod file;
 mod operation;
 mod probe;
@@ -66,9 +69,8 @@ pub use probe::probe;
 pub use setup::{SetupError, Step};
 
 use buffers::Buffers;
+use faults::Ring;
 use operation::Operation;
-use ring::Ring;
-use setup::Config;
 use table::{Key, Table};
 
 /// The io_uring driver of one worker.
@@ -118,7 +120,7 @@ impl Proactor {
     ///
     /// A [`SetupError`], wrapped; see [`probe()`], which tells beforehand.
     pub fn new() -> io::Result<Proactor> {
-        let mut config = Config::default();
+        let mut config = faults::config();
         for _ in 0..PATIENCE {
             match Proactor::with_config(&config) {
                 Err(e) if e.errno() == Some(libc::ENOMEM) => thread::sleep(LATE),

@@ -16,8 +16,8 @@ use io_uring::{Probe, cqueue, opcode, squeue};
 use isochrome_runtime::buf::Pool;
 
 use crate::buffers::Buffers;
+use crate::faults::Ring;
 use crate::operation::recv_entry;
-use crate::ring::Ring;
 use crate::setup::{Config, SetupError, Step};
 
 /// All that the driver asks for.

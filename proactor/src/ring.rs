@@ -11,6 +11,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -55,6 +56,12 @@ impl Ring {
         self.uring.submitter()
     }
 
+    /// Makes the kernel write to this eventfd when there are completions, or
+    /// work that makes them.
+    pub(crate) fn register_bell(&self, bell: RawFd) -> io::Result<()> {
+        self.submitter().register_eventfd(bell)
+    }
+
     /// Queues an entry; `false` if the queue is full. Enters nothing.
     ///
     /// # Safety
@@ -64,6 +71,18 @@ impl Ring {
     pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: handed on from the caller.
         unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+
+    /// How many entries the kernel has not taken yet.
+    pub(crate) fn queued(&mut self) -> usize {
+        self.uring.submission().len()
+    }
+
+    /// Whether a later enter has to hand something over.
+    pub(crate) fn is_behind(&self) -> bool {
+        // SAFETY: the other views of the queue borrow this value mutably, so
+        // there is none now.
+        !unsafe { self.uring.submission_shared() }.is_empty()
     }
 
     /// How many completions can be popped.
@@ -89,14 +108,14 @@ impl Ring {
 
     /// Hands over what was queued, without sleeping.
     pub(crate) fn submit(&mut self) -> io::Result<Entered> {
-        let queued = self.uring.submission().len();
+        let queued = self.queued();
         self.enter(queued as u32, 0, None)
     }
 
     /// Hands over what was queued and sleeps until there is a completion or
     /// `limit` (`None`: for ever) has passed.
     pub(crate) fn submit_and_sleep(&mut self, limit: Option<Duration>) -> io::Result<Entered> {
-        let queued = self.uring.submission().len();
+        let queued = self.queued();
         self.enter(queued as u32, 1, limit)
     }
 
@@ -105,7 +124,13 @@ impl Ring {
         self.enter(0, 1, Some(limit))
     }
 
-    fn enter(&mut self, submit: u32, wait: u32, limit: Option<Duration>) -> io::Result<Entered> {
+    /// Hands `submit` entries over, and sleeps for `wait` completions.
+    pub(crate) fn enter(
+        &mut self,
+        submit: u32,
+        wait: u32,
+        limit: Option<Duration>,
+    ) -> io::Result<Entered> {
         let time = limit.map(|limit| Timespec::from(limit.min(LONGEST)));
         let mut args = SubmitArgs::new();
         if let Some(time) = &time {
@@ -115,15 +140,17 @@ impl Ring {
         // SAFETY: with EXT_ARG the argument is what `SubmitArgs` is, and it
         // and the time that it points to live across the call.
         let answer = unsafe { submitter.enter(submit, wait, flags, Some(&args)) };
-        let Err(error) = answer else {
-            return Ok(Entered::Done);
-        };
-        match error.raw_os_error() {
-            // The time was up, a signal came, or (EBADR) the kernel had no
-            // memory to keep a completion that overflowed: it says so once.
-            Some(libc::ETIME | libc::EINTR | libc::EBADR) => Ok(Entered::Done),
-            Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
-            _ => Err(error),
-        }
+        answer.map_or_else(answered, |_| Ok(Entered::Done))
+    }
+}
+
+/// What an enter that failed says.
+pub(crate) fn answered(error: io::Error) -> io::Result<Entered> {
+    match error.raw_os_error() {
+        // The time was up, a signal came, or (EBADR) the kernel had no memory
+        // to keep a completion that overflowed: it says so once.
+        Some(libc::ETIME | libc::EINTR | libc::EBADR) => Ok(Entered::Done),
+        Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
+        _ => Err(error),
     }
 }
