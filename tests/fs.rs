@@ -4,7 +4,7 @@ mod common;
 
 use std::fs as std_fs;
 use std::io::{self, ErrorKind, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -245,7 +245,7 @@ fn errors_are_those_of_std(rt: Runtime) {
         same(options.write(true).open("/proc/version/x").await, of_std);
         same(fs::remove_file(proc).await, std_fs::remove_file(proc));
         // No offsets here.
-        let (reader, _writer) = std::io::pipe().unwrap();
+        let [reader, _writer] = pipe();
         let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
         let mut options = OpenOptions::new();
         let options = options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -258,6 +258,16 @@ fn errors_are_those_of_std(rt: Runtime) {
         let error = File::open("a\0b").await.unwrap_err();
         assert_eq!(error.kind(), std_fs::File::open("a\0b").unwrap_err().kind());
     });
+}
+
+/// The reader, and the writer.
+fn pipe() -> [OwnedFd; 2] {
+    let mut ends = [0; 2];
+    // SAFETY: two numbers are written.
+    let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
+    assert_eq!(made, 0);
+    // SAFETY: just opened, and nobody else's.
+    ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn options_are_those_of_std(rt: Runtime) {

@@ -14,7 +14,7 @@ use isochrome_runtime::op::{Interest, Op, Port};
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
-/// use isochrome::net::Async;
+/// use isochrome_net::Async;
 ///
 /// let socket = Async::new(std::os::unix::net::UnixDatagram::bind("/run/my.sock")?)?;
 /// let mut buf = [0; 2048];
