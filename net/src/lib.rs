@@ -15,6 +15,7 @@ pub mod fs;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 mod listener;
+mod serve;
 mod split;
 mod stream;
 mod tcp;
@@ -26,6 +27,7 @@ pub use custom::Async;
 pub use family::Family;
 pub use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
 pub use listener::{Incoming, Listener};
+pub use serve::{Serve, ServeHandle, ServeStats, Session, serve};
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::StreamSocket;
 pub use tcp::{Tcp, TcpListener, TcpStream};

@@ -193,6 +193,10 @@ impl<F: Family> StreamSocket<F> {
         split::split(self)
     }
 
+    pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
+        self.recv.descriptor()
+    }
+
     pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.recv.descriptor())
     }

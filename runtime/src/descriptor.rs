@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use crate::runtime::Handle;
 use crate::sync::Mutex;
@@ -155,6 +157,28 @@ impl Descriptor {
     #[inline]
     pub fn is_tcp(&self) -> bool {
         self.tcp
+    }
+
+    /// How long a TCP socket has neither received nor sent data, to the
+    /// kernel's tick: TCP_INFO in tcp(7).
+    ///
+    /// # Errors
+    ///
+    /// What getsockopt(2) answers: it is no TCP socket, mostly.
+    pub fn quiet_for(&self) -> io::Result<Duration> {
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let to = info.as_mut_ptr().cast();
+        // SAFETY: `len` bytes are written to `info` at most.
+        let answer =
+            unsafe { libc::getsockopt(self.fd, libc::IPPROTO_TCP, libc::TCP_INFO, to, &mut len) };
+        if answer < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: zeroed at least, and made of integers.
+        let info = unsafe { info.assume_init() };
+        let quiet = info.tcpi_last_data_recv.min(info.tcpi_last_data_sent);
+        Ok(Duration::from_millis(quiet.into()))
     }
 
     /// The runtime that its operations run on.

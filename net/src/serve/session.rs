@@ -1,0 +1,184 @@
+//! What a handler knows of its connection, and the clocks that run beside it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use isochrome_runtime::Descriptor;
+use isochrome_runtime::time::{Sleep, sleep_until};
+
+use super::closing::{Closing, Listener};
+
+/// What [`serve`](super::serve) hands a handler along with the connection.
+pub struct Session {
+    peer: SocketAddr,
+    head: Arc<Head>,
+    closing: Arc<Closing>,
+}
+
+/// When the head of a request has to be complete.
+pub(super) struct Head {
+    timeout: Option<Duration>,
+    deadline: Mutex<Option<Instant>>,
+}
+
+impl Head {
+    fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Nothing that can panic runs under the lock.
+        self.deadline.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Session {
+    /// For a connection that was accepted at `since`.
+    pub(super) fn new(
+        peer: SocketAddr,
+        since: Instant,
+        head_timeout: Option<Duration>,
+        closing: Arc<Closing>,
+    ) -> Session {
+        let head = Head {
+            timeout: head_timeout,
+            deadline: Mutex::new(head_timeout.map(|timeout| since + timeout)),
+        };
+        Session {
+            peer,
+            head: Arc::new(head),
+            closing,
+        }
+    }
+
+    /// Where the connection comes from.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The head of a request is complete: the client has said what it wants,
+    /// and [`head_timeout`](super::Serve::head_timeout) no longer runs.
+    pub fn head_is_complete(&self) {
+        *self.head.deadline() = None;
+    }
+
+    /// The client is expected to say what it wants: the head timeout runs from
+    /// now on, as it did from the beginning of the connection. To be called in
+    /// the handler's own task.
+    pub fn head_begins(&self) {
+        *self.head.deadline() = self.head.timeout.map(|timeout| Instant::now() + timeout);
+    }
+
+    /// Whether the server is closing: a handler ends then as soon as it can.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_said()
+    }
+
+    /// Waits until the server is closing. What a handler waits for beside it
+    /// has to be something that may be given up, such as
+    /// [`recv`](crate::TcpStream::recv).
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn closing(&self) {
+        let mut listener = Listener::new(self.closing.clone());
+        poll_fn(|cx| listener.poll(cx)).await;
+    }
+
+    pub(super) fn head(&self) -> &Arc<Head> {
+        &self.head
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("peer", &self.peer)
+            .field("closing", &self.is_closing())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a connection is taken from its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimedOut {
+    Idle,
+    Head,
+}
+
+/// Runs beside a handler, in its task.
+pub(super) struct Watch {
+    head: Arc<Head>,
+    idle: Option<Idle>,
+    sleep: Option<Sleep>,
+}
+
+/// Looks now and then whether bytes still move. The kernel knows (tcp(7),
+/// TCP_INFO), however the handler reads and writes.
+struct Idle {
+    limit: Duration,
+    /// The handler decides when the connection is closed.
+    connection: Weak<Descriptor>,
+    next_look: Instant,
+}
+
+impl Watch {
+    pub(super) fn new(
+        session: &Session,
+        idle_timeout: Option<Duration>,
+        connection: &Arc<Descriptor>,
+    ) -> Watch {
+        let idle = idle_timeout.map(|limit| Idle {
+            limit,
+            connection: Arc::downgrade(connection),
+            next_look: Instant::now() + limit,
+        });
+        Watch {
+            head: session.head().clone(),
+            idle,
+            sleep: None,
+        }
+    }
+
+    /// Pending for ever, if nothing is limited.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TimedOut> {
+        loop {
+            let head = *self.head.deadline();
+            let look = self.idle.as_ref().map(|idle| idle.next_look);
+            let Some(next) = head.into_iter().chain(look).min() else {
+                self.sleep = None;
+                return Poll::Pending;
+            };
+            let kept = self.sleep.as_ref().is_some_and(|s| s.deadline() == next);
+            if !kept {
+                self.sleep = None;
+            }
+            let sleep = self.sleep.get_or_insert_with(|| sleep_until(next));
+            ready!(Pin::new(sleep).poll(cx));
+            let now = Instant::now();
+            if head.is_some_and(|head| head <= now) {
+                return Poll::Ready(TimedOut::Head);
+            }
+            if self.is_idle(now) {
+                return Poll::Ready(TimedOut::Idle);
+            }
+        }
+    }
+
+    fn is_idle(&mut self, now: Instant) -> bool {
+        let Some(idle) = &mut self.idle else {
+            return false;
+        };
+        let quiet = idle.connection.upgrade().map(|tcp| tcp.quiet_for());
+        let Some(Ok(quiet)) = quiet else {
+            // Closed, or gone: the handler does something else.
+            self.idle = None;
+            return false;
+        };
+        if quiet >= idle.limit {
+            return true;
+        }
+        idle.next_look = now + (idle.limit - quiet);
+        false
+    }
+}
