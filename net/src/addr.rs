@@ -84,6 +84,15 @@ impl sealed::Sealed for (&str, u16) {
 
 impl ToAddrs for (&str, u16) {}
 
+impl sealed::Sealed for (String, u16) {
+    #[allow(private_interfaces, reason = "the trait is sealed")]
+    fn addrs(&self) -> Addrs {
+        (self.0.as_str(), self.1).addrs()
+    }
+}
+
+impl ToAddrs for (String, u16) {}
+
 impl sealed::Sealed for String {
     #[allow(private_interfaces, reason = "the trait is sealed")]
     fn addrs(&self) -> Addrs {
@@ -102,8 +111,11 @@ impl<T: ToAddrs + ?Sized> sealed::Sealed for &T {
 
 impl<T: ToAddrs + ?Sized> ToAddrs for &T {}
 
-/// The addresses of a name, in the order of the system's resolver
+/// The addresses of a name, all of them, in the order of the system's resolver
 /// (getaddrinfo(3), on the blocking pool).
+///
+/// The resolver's own time limit is that of resolv.conf(5). For another one,
+/// use [`timeout`](isochrome_runtime::time::timeout).
 ///
 /// Dropping the future abandons the look-up: its thread goes on until the
 /// resolver answers.

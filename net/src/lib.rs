@@ -9,6 +9,7 @@
 
 mod addr;
 mod borrowed;
+mod connect;
 mod custom;
 mod family;
 pub mod fs;
@@ -23,6 +24,7 @@ mod tcp;
 mod tokio_io;
 
 pub use addr::{ToAddrs, resolve};
+pub use connect::ConnectError;
 pub use custom::Async;
 pub use family::Family;
 pub use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};

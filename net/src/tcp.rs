@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use isochrome_runtime::op::{Address, Op};
@@ -10,6 +11,7 @@ use isochrome_runtime::{Descriptor, Handle};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::addr::{ToAddrs, resolve};
+use crate::connect;
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
 use crate::stream::StreamSocket;
@@ -47,25 +49,44 @@ pub type TcpStream = StreamSocket<Tcp>;
 pub type TcpListener = Listener<Tcp>;
 
 impl TcpStream {
-    /// Connects to one of the addresses that `to` stands for, trying one after
-    /// another.
+    /// Connects to one of the addresses that `to` stands for. Of several, the
+    /// families take turns; an attempt that has no result after 250 ms goes on
+    /// beside the next, and the first connection wins: RFC 8305, "Happy
+    /// Eyeballs".
     ///
-    /// Dropping the future gives the attempt up and closes its socket.
+    /// Dropping the future gives the attempts up and closes their sockets.
     ///
     /// # Errors
     ///
-    /// That of the last address, or of the look-up (see
-    /// [`resolve`](crate::resolve)); if called outside a runtime.
+    /// Of one address, what connect(2) answers. Of several, a
+    /// [`ConnectError`](crate::ConnectError) that has each address's error; its
+    /// kind is that of the last that got as far as the other host. Those of the
+    /// look-up (see [`resolve`](crate::resolve)); if called outside a runtime.
     pub async fn connect(to: impl ToAddrs) -> io::Result<TcpStream> {
-        let runtime = crate::runtime()?;
-        let mut last = None;
-        for addr in resolve(to).await? {
-            match connect_one(addr, &runtime).await {
-                Ok(stream) => return Ok(stream),
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.expect("resolve gives at least one address"))
+        connect::connect(to).await
+    }
+
+    /// As [`connect`](TcpStream::connect), within a time limit: of all
+    /// attempts together, and of the look-up of the name.
+    ///
+    /// # Errors
+    ///
+    /// As for `connect`, and `TimedOut` when the time is over: it says what
+    /// took so long, and of several addresses what the others had answered. A
+    /// limit of zero is refused, as std does.
+    pub async fn connect_timeout(to: impl ToAddrs, limit: Duration) -> io::Result<TcpStream> {
+        connect::connect_timeout(to, limit).await
+    }
+
+    /// Connects a socket, which is closed if that fails or is given up.
+    pub(crate) async fn connected(
+        descriptor: Arc<Descriptor>,
+        to: SocketAddr,
+    ) -> io::Result<TcpStream> {
+        let stream = TcpStream::on(descriptor);
+        let address = Box::new(Address::from(to));
+        let (connected, _) = stream.send.run(Op::Connect(address)).await;
+        connected.map(|_| stream)
     }
 
     /// Takes a connected std socket over.
@@ -153,12 +174,4 @@ pub(crate) fn new_socket(addr: SocketAddr, runtime: &Handle) -> io::Result<Socke
         kind = kind.nonblocking();
     }
     Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::TCP))
-}
-
-async fn connect_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpStream> {
-    let socket = new_socket(addr, runtime)?;
-    let stream = TcpStream::on(Descriptor::tcp(socket.into(), runtime));
-    let address = Box::new(Address::from(addr));
-    let (connected, _) = stream.send.run(Op::Connect(address)).await;
-    connected.map(|_| stream)
 }
