@@ -84,7 +84,11 @@ impl<F: Family> Listener<F> {
     ///
     /// What getsockname(2) answers.
     pub fn local_addr(&self) -> io::Result<F::Addr> {
-        F::addr(SockRef::from(&**self.accept.descriptor()).local_addr()?)
+        F::addr(self.socket().local_addr()?)
+    }
+
+    pub(crate) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&**self.accept.descriptor())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::addr::{ToAddrs, resolve};
 use crate::connect;
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
+use crate::options::{socket_options, stream_options};
 use crate::stream::StreamSocket;
 
 /// Connections that the kernel completes before they are accepted; it caps the
@@ -98,35 +99,11 @@ impl TcpStream {
         let descriptor = Descriptor::new(stream.into(), &crate::runtime()?)?;
         Ok(TcpStream::on(descriptor))
     }
-
-    /// Whether small segments are sent at once: TCP_NODELAY in tcp(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.socket().set_tcp_nodelay(on)
-    }
-
-    /// See [`set_nodelay`](TcpStream::set_nodelay).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        self.socket().tcp_nodelay()
-    }
-
-    /// What closing does with bytes not sent yet: SO_LINGER in socket(7). Zero
-    /// resets the connection.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.socket().set_linger(linger)
-    }
 }
+
+socket_options!(TcpStream);
+stream_options!(TcpStream);
+socket_options!(TcpListener);
 
 impl TcpListener {
     /// Listens on the first of the addresses that `on` stands for that can be

@@ -13,6 +13,7 @@
 //! | [`op`] | operations, and the slots that own what the kernel may touch |
 //! | [`buf`] | owned buffers and leases |
 //! | [`time`] | sleep, timeout, and the wheel |
+//! | [`fast_open`] | options of TCP Fast Open |
 //! | `blocking` | threads for what blocks |
 //! | `stats`, `report` | what it says of itself, asked and unasked |
 //! | `runtime` | the pieces put together: `Builder`, `Runtime`, `Handle` |
@@ -39,6 +40,8 @@ mod descriptor;
 pub mod driver;
 #[cfg(not(all(test, loom)))]
 pub mod eventfd;
+#[cfg(not(all(test, loom)))]
+pub mod fast_open;
 #[cfg(not(all(test, loom)))]
 pub mod op;
 #[cfg(not(all(test, loom)))]
