@@ -17,6 +17,7 @@ pub mod fs;
 mod futures_io;
 mod listener;
 mod options;
+mod pressure;
 mod serve;
 mod socket;
 mod split;

@@ -6,30 +6,25 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::Stream;
 use isochrome_runtime::op::{Op, Port, Waiter, Yield};
 use isochrome_runtime::time::Sleep;
-use isochrome_runtime::{Descriptor, Handle};
+use isochrome_runtime::{Descriptor, Handle, Report};
 use socket2::SockRef;
 
 use crate::family::Family;
+use crate::pressure::{Accepted, Pressure, Trouble};
 use crate::tcp::Tcp;
-
-/// How long accepting rests after the first refusal of a descriptor, and at
-/// most: one is free again after 100 ms at the latest.
-const REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// A socket that listens for connections: a [`TcpListener`](crate::TcpListener),
 /// say. How it is made depends on the family, and stands there.
 pub struct Listener<F> {
     accept: Port,
-    pressure: AtomicU64,
-    rest: Mutex<Rest>,
+    pressure: Pressure,
     family: PhantomData<fn() -> F>,
 }
 
@@ -37,17 +32,24 @@ impl<F: Family> Listener<F> {
     pub(crate) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<Listener<F>> {
         Ok(Listener {
             accept: Port::new(Descriptor::new(fd, runtime)?),
-            pressure: AtomicU64::new(0),
-            rest: Mutex::default(),
+            pressure: Pressure::new(),
             family: PhantomData,
         })
     }
 
     /// The next connection, and where it comes from.
     ///
-    /// A connection that was reset before it was accepted is passed over. When
-    /// the process or the system has no descriptor left, accepting rests for a
-    /// moment and goes on (see [`pressure`](Listener::pressure)).
+    /// A connection that was reset before it was accepted is passed over.
+    ///
+    /// When the process or the system has no descriptor left, or no memory,
+    /// accepting rests for 5 to 50 ms at a time, and tells of it
+    /// ([`Report::AcceptStalled`]). Connections wait in the kernel's queue. If
+    /// that lasts for longer than a second, those that have waited longest are
+    /// reset, a few at a time, by means of a descriptor that the listener keeps
+    /// in reserve: else they would wait for an answer that does not come. See
+    /// [`pressure`](Listener::pressure) and [`shed`](Listener::shed).
+    ///
+    /// [`Report::AcceptStalled`]: isochrome_runtime::Report::AcceptStalled
     ///
     /// Dropping the future loses nothing: what the kernel accepted waits here.
     ///
@@ -70,12 +72,21 @@ impl<F: Family> Listener<F> {
     /// How often accepting had to rest because no descriptor or no memory was
     /// left.
     pub fn pressure(&self) -> u64 {
-        self.pressure.load(Ordering::Relaxed)
+        self.pressure.refusals()
     }
 
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        // Nothing that can panic runs under the lock.
-        self.rest.lock().unwrap_or_else(|e| e.into_inner())
+    /// How many connections were reset in a shortage that lasted, so that who
+    /// made them learns of it.
+    pub fn shed(&self) -> u64 {
+        self.pressure.shed()
+    }
+
+    /// As reports name it.
+    fn name(&self) -> Arc<str> {
+        match self.local_addr() {
+            Ok(address) => format!("{address:?}").into(),
+            Err(_) => format!("descriptor {}", self.as_raw_fd()).into(),
+        }
     }
 
     /// The address that it listens on, with the port that the system chose.
@@ -89,54 +100,6 @@ impl<F: Family> Listener<F> {
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.accept.descriptor())
-    }
-}
-
-/// Whose trouble an error of accept is.
-enum Trouble {
-    /// The connection's: the next may be fine. accept(2) passes errors of the
-    /// new socket on, and names these.
-    Connection,
-    /// The system's: it will pass.
-    Resources,
-    Listener,
-}
-
-impl Trouble {
-    fn of(e: &io::Error) -> Trouble {
-        match e.raw_os_error() {
-            Some(
-                libc::ECONNABORTED
-                | libc::EINTR
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::ETIMEDOUT,
-            ) => Trouble::Connection,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Trouble::Resources,
-            _ => Trouble::Listener,
-        }
-    }
-}
-
-/// The rests after refusals, each twice as long as the one before. All askers
-/// share them, so that giving up and asking again does not cut one short.
-#[derive(Debug, Default)]
-struct Rest {
-    until: Option<Instant>,
-    last: Option<Duration>,
-}
-
-impl Rest {
-    fn begin(&mut self) {
-        let (first, longest) = REST;
-        let time = self.last.map_or(first, |last| (last * 2).min(longest));
-        self.last = Some(time);
-        self.until = Some(Instant::now() + time);
     }
 }
 
@@ -157,12 +120,19 @@ impl<'a, F: Family> Asker<'a, F> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(F::Connection, F::Addr)>> {
+        let pressure = &self.listener.pressure;
         let runtime = self.listener.accept.descriptor().runtime();
         loop {
             ready!(self.poll_rest(cx));
             match ready!(self.waiter.poll_next(cx, || Op::Accept)) {
                 Ok(Yield::Socket(fd)) => {
-                    *self.listener.rest() = Rest::default();
+                    let (what, report) = pressure.accepted(|| self.listener.name());
+                    self.tell(report);
+                    if what == Accepted::Shed {
+                        reset(fd);
+                        pressure.closed();
+                        continue;
+                    }
                     let connection = F::accepted(fd, runtime);
                     // It fails if the connection was reset meanwhile.
                     if let Ok(peer) = SockRef::from(&connection).peer_addr() {
@@ -173,8 +143,8 @@ impl<'a, F: Family> Asker<'a, F> {
                 Err(e) => match Trouble::of(&e) {
                     Trouble::Connection => {}
                     Trouble::Resources => {
-                        self.listener.pressure.fetch_add(1, Ordering::Relaxed);
-                        self.listener.rest().begin();
+                        let report = pressure.refused(&e, || self.listener.name());
+                        self.tell(report);
                     }
                     Trouble::Listener => return Poll::Ready(Err(e)),
                 },
@@ -182,16 +152,32 @@ impl<'a, F: Family> Asker<'a, F> {
         }
     }
 
+    #[inline]
+    fn tell(&self, report: Option<Report>) {
+        if let Some(report) = report {
+            self.listener.accept.descriptor().runtime().report(report);
+        }
+    }
+
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = self.listener.rest().until;
-        let Some(until) = until.filter(|until| *until > Instant::now()) else {
+        let Some(until) = self.listener.pressure.rests_until() else {
             self.sleep = None;
             return Poll::Ready(());
         };
         let runtime = self.listener.accept.descriptor().runtime();
-        let sleep = self.sleep.get_or_insert_with(|| runtime.sleep_until(until));
+        let sleep = match &mut self.sleep {
+            Some(sleep) if sleep.deadline() == until => sleep,
+            other => other.insert(runtime.sleep_until(until)),
+        };
         Pin::new(sleep).poll(cx)
     }
+}
+
+/// Closes a connection so that the other end sees a reset, not an answer that
+/// is empty.
+fn reset(fd: OwnedFd) {
+    // If it cannot be set, an end is better than nothing.
+    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
 }
 
 /// The stream of [`Listener::incoming`].

@@ -14,6 +14,7 @@
 //! | [`buf`] | owned buffers and leases |
 //! | [`time`] | sleep, timeout, and the wheel |
 //! | [`fast_open`] | options of TCP Fast Open |
+//! | [`inherited`] | descriptors that a service manager handed over |
 //! | `blocking` | threads for what blocks |
 //! | `stats`, `report` | what it says of itself, asked and unasked |
 //! | `runtime` | the pieces put together: `Builder`, `Runtime`, `Handle` |
@@ -42,6 +43,8 @@ pub mod driver;
 pub mod eventfd;
 #[cfg(not(all(test, loom)))]
 pub mod fast_open;
+#[cfg(not(all(test, loom)))]
+pub mod inherited;
 #[cfg(not(all(test, loom)))]
 pub mod op;
 #[cfg(not(all(test, loom)))]

@@ -34,5 +34,29 @@ pub(super) fn emit(report: &Report) {
             unreported,
             "long poll",
         ),
+        Report::AcceptStalled {
+            listener,
+            errno,
+            since,
+            shed,
+        } => tracing::warn!(
+            target: "isochrome",
+            listener = &**listener,
+            errno,
+            since = ?since,
+            shed,
+            "accept stalled",
+        ),
+        Report::AcceptResumed {
+            listener,
+            after,
+            shed,
+        } => tracing::warn!(
+            target: "isochrome",
+            listener = &**listener,
+            after = ?after,
+            shed,
+            "accept resumed",
+        ),
     }
 }

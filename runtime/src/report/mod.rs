@@ -1,6 +1,7 @@
 //! What a runtime says by itself: [`Report`].
 
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,54 @@ pub enum Report {
         /// that was.
         unreported: u64,
     },
+    /// A listener cannot accept because no descriptor or no memory is left: it
+    /// rests and tries again. Said of a listener when that begins, and at most
+    /// once in ten seconds.
+    #[non_exhaustive]
+    AcceptStalled {
+        /// The address that it listens on.
+        listener: Arc<str>,
+        /// What the system answered: EMFILE is a limit of this process, ENFILE
+        /// one of the system, ENOBUFS and ENOMEM are about memory.
+        errno: i32,
+        /// How long ago the last connection could be accepted, or tried to.
+        since: Duration,
+        /// Connections that were closed since then, unserved, so that who made
+        /// them learns of it.
+        shed: u64,
+    },
+    /// A listener that was reported to be stalled accepts again.
+    #[non_exhaustive]
+    AcceptResumed {
+        /// The address that it listens on.
+        listener: Arc<str>,
+        /// How long it could not accept.
+        after: Duration,
+        /// Connections that were closed meanwhile, unserved.
+        shed: u64,
+    },
+}
+
+/// For those who notice and are not of this crate.
+impl Report {
+    /// Makes a [`Report::AcceptStalled`].
+    pub fn accept_stalled(listener: Arc<str>, errno: i32, since: Duration, shed: u64) -> Report {
+        Report::AcceptStalled {
+            listener,
+            errno,
+            since,
+            shed,
+        }
+    }
+
+    /// Makes a [`Report::AcceptResumed`].
+    pub fn accept_resumed(listener: Arc<str>, after: Duration, shed: u64) -> Report {
+        Report::AcceptResumed {
+            listener,
+            after,
+            shed,
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -92,6 +141,25 @@ impl fmt::Display for Report {
                     n => write!(f, "; {n} more were not reported"),
                 }
             }
+            Report::AcceptStalled {
+                listener,
+                errno,
+                since,
+                shed,
+            } => {
+                let error = io::Error::from_raw_os_error(*errno);
+                write!(f, "the listener on {listener} cannot accept: {error}")?;
+                write!(f, ", for {since:.1?}; {shed} connections were closed")
+            }
+            Report::AcceptResumed {
+                listener,
+                after,
+                shed,
+            } => write!(
+                f,
+                "the listener on {listener} accepts again after {after:.1?}; \
+                 {shed} connections were closed meanwhile"
+            ),
         }
     }
 }

@@ -120,10 +120,10 @@ impl Builder {
     }
 
     /// Who is told what the runtime notices: colors that take most of a core,
-    /// and polls that take too long ([`long_poll`](Builder::long_poll)). Called
-    /// on the worker that noticed, after the color's turn, outside of every
-    /// color and lock; what it does holds up that worker, so it should do
-    /// little. [`Report`] says how often.
+    /// polls that take too long ([`long_poll`](Builder::long_poll)), listeners
+    /// that cannot accept. Called on a worker, after the turn of the color that
+    /// it is about, with no lock held; what it does holds up that worker, so it
+    /// should do little. [`Report`] says how often.
     ///
     /// A panic of it goes no further than its message: the worker goes on, and
     /// the next report is made.

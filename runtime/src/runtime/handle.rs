@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use super::shared::{DriverFacts, Shared};
 use crate::buf::Pool;
 use crate::color::{Color, ColorRef, Core};
+use crate::report::Report;
 use crate::stats::Stats;
 use crate::task::{JoinHandle, NewTask};
 use crate::worker::Worker;
@@ -76,6 +77,49 @@ impl Handle {
         let new = unsafe { NewTask::apart(future, color, Location::caller()) };
         self.0.adopt(new.task);
         new.handle
+    }
+
+    /// Spawns a task that stays on this worker, with a color of its own, from
+    /// any thread: an accept loop for each worker, say. What it makes without a
+    /// word about the place begins there too ([`Placement::Here`]).
+    ///
+    /// Worker 0 is the thread that owns the runtime, and runs in `block_on`.
+    ///
+    /// If the runtime is shutting down, the future is dropped and the handle
+    /// gives an error that says so.
+    ///
+    /// [`Placement::Here`]: crate::Placement::Here
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many workers.
+    #[track_caller]
+    pub fn spawn_pinned<F>(&self, worker: usize, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let workers = self.workers();
+        assert!(
+            worker < workers,
+            "there is no worker {worker}: the runtime has {workers}, counted from 0"
+        );
+        let color = Core::apart(self, true, worker);
+        // SAFETY: the future and its output are `Send` and `'static`.
+        let new = unsafe { NewTask::apart(future, color, Location::caller()) };
+        self.0.adopt(new.task);
+        new.handle
+    }
+
+    /// Tells what was noticed to those who asked for reports
+    /// ([`Builder::on_report`]), in a task of its own, so that nothing of the
+    /// caller's is borrowed or locked then. Once the runtime is shutting down,
+    /// nobody is told.
+    ///
+    /// [`Builder::on_report`]: crate::Builder::on_report
+    pub fn report(&self, report: Report) {
+        let runtime = self.clone();
+        drop(self.spawn_apart(async move { runtime.shared().reports.tell(&report) }));
     }
 
     /// Makes a color of its own, from any thread. See [`Color::new`].
