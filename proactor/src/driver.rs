@@ -292,14 +292,15 @@ impl Driver for Proactor {
     }
 
     fn is_due(&self) -> bool {
-        // What was queued, what a refused or short enter left behind, and a
-        // wake poll that has ended: the host's sleep would wait for all that.
+        // What is queued, here or in the ring, after an enter that was refused,
+        // took less, or had no room for all completions; and a wake poll that
+        // has ended. None of that rings the bell.
         let deaf = self.host_bell.get().is_some() && !self.wake_armed;
         let idle = self.doomed.is_empty()
             && self.starved.is_empty()
             && self.cancels.is_empty()
             && self.backlog.is_empty();
-        !idle || deaf || self.ring.is_behind()
+        !idle || deaf || self.ring.due()
     }
 
     fn unparker(&self) -> Arc<dyn Unpark> {

@@ -289,16 +289,8 @@ impl Ring {
         unsafe { std::slice::from_raw_parts(into.as_ptr().cast(), n) }
     }
 
-    pub(crate) fn due(&mut self) -> bool {
+    pub(crate) fn due(&self) -> bool {
         self.holds_back() || self.inner.due()
-    }
-
-    pub(crate) fn queued(&mut self) -> usize {
-        self.inner.queued()
-    }
-
-    pub(crate) fn is_behind(&self) -> bool {
-        self.inner.is_behind()
     }
 
     pub(crate) fn submit(&mut self) -> io::Result<Entered> {

@@ -78,13 +78,6 @@ impl Ring {
         self.uring.submission().len()
     }
 
-    /// Whether a later enter has to hand something over.
-    pub(crate) fn is_behind(&self) -> bool {
-        // SAFETY: the other views of the queue borrow this value mutably, so
-        // there is none now.
-        !unsafe { self.uring.submission_shared() }.is_empty()
-    }
-
     /// How many completions can be popped.
     pub(crate) fn ready(&mut self) -> usize {
         self.uring.completion().len()
@@ -101,8 +94,10 @@ impl Ring {
 
     /// Whether an enter would do something: take entries, make completions
     /// that are due, or bring back those that overflowed.
-    pub(crate) fn due(&mut self) -> bool {
-        let queue = self.uring.submission();
+    pub(crate) fn due(&self) -> bool {
+        // SAFETY: every other view of the queue borrows this value mutably, so
+        // there is none now.
+        let queue = unsafe { self.uring.submission_shared() };
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
     }
 

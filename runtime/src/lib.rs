@@ -47,6 +47,12 @@ pub mod fast_open;
 pub mod inherited;
 #[cfg(not(all(test, loom)))]
 pub mod op;
+#[cfg(all(test, loom))]
+mod op {
+    #[allow(dead_code, reason = "not all of it is modelled")]
+    mod lifecycle;
+    mod model;
+}
 #[cfg(not(all(test, loom)))]
 mod report;
 #[cfg(not(all(test, loom)))]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use super::line::ANYONE;
 use super::port::{Port, give_up, poll_owned, submit};
-use super::slot::{NOBODY, Slot};
+use super::slot::Slot;
 use super::{Completion, FileOp, InFlight, Op, Yield};
 use crate::budget;
 
@@ -70,7 +70,7 @@ impl Future for FileRun<'_> {
 
 /// Hands the operation in the slot to the blocking pool.
 fn to_pool(slot: &Arc<Slot>) {
-    slot.lock().worker = NOBODY;
+    slot.lock().life.sent_to_nobody();
     let op = InFlight::new(slot.clone());
     slot.descriptor.runtime().shared().blocking.carry_out(op);
 }

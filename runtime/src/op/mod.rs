@@ -25,6 +25,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `slot` | an operation shared by its two sides: [`InFlight`] is the driver's |
+//! | `lifecycle` | where the operation is: a pure state |
 //! | `port`, `send` | the asking side |
 //! | `flight` | what many slots never need |
 //! | `line` | who waits |
@@ -62,6 +63,7 @@ mod file;
 mod file_run;
 mod file_sys;
 mod flight;
+mod lifecycle;
 mod line;
 mod port;
 mod readiness;
@@ -79,7 +81,7 @@ pub use file_sys::{STAT_MASK, stat_flags};
 pub use port::{Port, Run, Waiter};
 pub use send::SendBuf;
 pub use slot::InFlight;
-pub(crate) use slot::{NOBODY, Slot};
+pub(crate) use slot::Slot;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -81,7 +81,7 @@ pub(super) fn poll<T>(
         }
         if !state.is_for(interest) {
             // The edges of the other direction end first.
-            if state.disarm() {
+            if state.life.disarm() {
                 drop(state);
                 slot.descriptor.runtime().cancel(slot);
                 state = slot.lock();

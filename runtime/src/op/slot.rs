@@ -14,47 +14,26 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::flight::Flight;
+use super::lifecycle::{Ended, Lifecycle};
 use super::line::Line;
 use super::readiness::Readiness;
 use super::{Completion, Interest, Op, Yield};
 use crate::descriptor::Descriptor;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Rule 1 of the module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    InFlight,
-    Finished,
-}
-
 pub(crate) struct Slot {
     pub(crate) descriptor: Arc<Descriptor>,
     state: Mutex<State>,
 }
 
-/// No worker's driver has it, and so none can cancel it.
-pub(crate) const NOBODY: u32 = u32::MAX;
-
-/// No driver calls an operation so.
-const NO_KEY: u64 = u64::MAX;
-
 pub(crate) struct State {
-    phase: Phase,
-    /// The operation in flight is one `Run`'s.
-    owned: bool,
-    /// Nobody wants the result any more (rule 2).
-    abandoned: bool,
+    pub(crate) life: Lifecycle,
     /// What the operation in flight is, if its name says all there is; else it
     /// is in `flight`.
     named: Option<Named>,
     /// Where the driver works by readiness: what is known of which direction.
     pub(super) readiness: Readiness,
     pub(super) interest: Interest,
-    /// The worker whose driver has it, while in flight, or [`NOBODY`].
-    pub(crate) worker: u32,
-    /// What that driver calls it; [`NO_KEY`] until the driver has seen it.
-    key: u64,
     /// The completion that was not taken yet and came first: nearly always the
     /// only one.
     first: Option<Completion>,
@@ -100,14 +79,10 @@ impl Slot {
         Arc::new(Slot {
             descriptor,
             state: Mutex::new(State {
-                phase: Phase::Idle,
-                owned: false,
-                abandoned: false,
+                life: Lifecycle::new(),
                 named: None,
                 readiness: Readiness::UNKNOWN,
                 interest: Interest::Read,
-                worker: 0,
-                key: NO_KEY,
                 first: None,
                 flight: None,
                 line: Line::default(),
@@ -118,9 +93,8 @@ impl Slot {
     /// The worker of this thread, whose driver is the first to be asked.
     /// (Another thread sends the operation to the descriptor's home, and says
     /// so then.)
-    pub(super) fn here(&self) -> u32 {
-        let worker = self.descriptor.runtime().current_worker();
-        worker.map_or(NOBODY, |index| index as u32)
+    pub(super) fn here(&self) -> Option<usize> {
+        self.descriptor.runtime().current_worker()
     }
 
     #[inline]
@@ -139,13 +113,9 @@ impl State {
     /// Takes an operation in; `owned` by one `Run`, or anyone's. The driver
     /// of `worker` is the first to be asked.
     #[inline]
-    pub(super) fn start(&mut self, op: Op, owned: bool, worker: u32) {
+    pub(super) fn start(&mut self, op: Op, owned: bool, worker: Option<usize>) {
         debug_assert!(self.is_idle() && !self.has_op());
-        self.phase = Phase::InFlight;
-        self.owned = owned;
-        self.worker = worker;
-        self.abandoned = false;
-        self.key = NO_KEY;
+        self.life.start(owned, worker);
         self.named = Named::of(&op);
         if self.named.is_none() {
             self.flight().op = Some(op);
@@ -221,19 +191,19 @@ impl State {
     /// What is there is one `Run`'s, or the end of a one-shot operation.
     #[inline]
     pub(super) fn is_owned_or_finished(&self) -> bool {
-        self.owned || self.phase == Phase::Finished
+        self.life.is_owned_or_finished()
     }
 
     /// Nothing is in flight, and nothing waits to be taken.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle && !self.has_completions()
+        self.life.is_idle() && !self.has_completions()
     }
 
     /// What completes, or has completed, is not one `Run`'s.
     #[inline]
     pub(super) fn is_anyones(&self) -> bool {
-        !self.owned || self.phase == Phase::Idle
+        !self.life.is_owned() || self.life.is_idle()
     }
 
     /// Who awaits the operation in flight, which is one `Run`'s. Returns the
@@ -247,11 +217,11 @@ impl State {
     /// gives the operation back.
     #[inline]
     pub(super) fn take_finished(&mut self) -> Option<Op> {
-        if self.phase != Phase::Finished {
-            return None;
+        if self.life.take_finished() {
+            self.take_op()
+        } else {
+            None
         }
-        self.phase = Phase::Idle;
-        self.take_op()
     }
 
     /// The waker of whose turn it is, if the slot is free for it.
@@ -268,13 +238,8 @@ impl State {
     /// after unlocking (rule 3).
     #[must_use]
     pub(super) fn abandon(&mut self) -> Leftover {
-        let in_flight = self.phase == Phase::InFlight;
-        self.abandoned |= in_flight;
-        let mut op = None;
-        if !in_flight {
-            self.phase = Phase::Idle;
-            op = self.take_op();
-        }
+        let in_flight = self.life.abandon();
+        let op = if in_flight { None } else { self.take_op() };
         let flight = self.flight.as_mut();
         let (rest, owner) = flight.map_or_else(Default::default, |flight| {
             (std::mem::take(&mut flight.rest), flight.owner.take())
@@ -286,19 +251,6 @@ impl State {
             _first: self.first.take(),
             _rest: rest,
         }
-    }
-
-    /// Marks a subscription to edges as unwanted, if it is in flight and is
-    /// not so marked yet: it has to be cancelled then.
-    pub(super) fn disarm(&mut self) -> bool {
-        self.phase == Phase::InFlight && !std::mem::replace(&mut self.abandoned, true)
-    }
-
-    /// The key to cancel by, if this worker's driver has named one already and
-    /// the operation in flight is still the abandoned one.
-    pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
-        let named = self.key != NO_KEY && self.worker as usize == worker;
-        (self.abandoned && named).then_some(self.key)
     }
 }
 
@@ -317,7 +269,7 @@ impl fmt::Debug for Slot {
         let state = self.lock();
         f.debug_struct("Slot")
             .field("descriptor", &self.descriptor)
-            .field("phase", &state.phase)
+            .field("life", &state.life)
             .field("named", &state.named)
             .finish_non_exhaustive()
     }
@@ -344,7 +296,7 @@ impl InFlight {
     }
 
     #[inline]
-    fn slot(&self) -> &Arc<Slot> {
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
         self.0.as_ref().expect("only finish and leak empty it")
     }
 
@@ -374,7 +326,7 @@ impl InFlight {
     #[inline]
     pub fn begin<R>(&self, key: u64, f: impl FnOnce(&mut Op) -> R) -> R {
         let mut state = self.slot().lock();
-        state.key = key;
+        state.life.begin(key);
         state.with_op(f)
     }
 
@@ -383,17 +335,17 @@ impl InFlight {
     /// [`Driver::cancel`]: crate::driver::Driver::cancel
     #[inline]
     pub fn set_key(&self, key: u64) {
-        self.slot().lock().key = key;
+        self.slot().lock().life.begin(key);
     }
 
     /// Nobody wants it any more.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.slot().lock().abandoned
+        self.slot().lock().life.is_abandoned()
     }
 
     /// The operation is sent to another worker's driver.
-    pub(crate) fn moves_to(&self, worker: u32) {
-        self.slot().lock().worker = worker;
+    pub(crate) fn moves_to(&self, worker: usize) {
+        self.slot().lock().life.sent_to(worker);
     }
 
     /// Hands over a completion of a subscription that more will follow.
@@ -402,7 +354,7 @@ impl InFlight {
     #[inline]
     pub fn deliver(&self, completion: Completion) -> usize {
         let mut state = self.slot().lock();
-        if state.abandoned {
+        if state.life.is_abandoned() {
             drop(state);
             drop(completion);
             return 0;
@@ -442,28 +394,23 @@ impl InFlight {
 
     fn end(slot: &Slot, completion: Option<Completion>) {
         let mut state = slot.lock();
-        let mut op = None;
+        let subscription = state.with_op(|op| op.is_subscription());
+        let ended = state.life.end(subscription);
         let mut unwanted = None;
-        if state.abandoned {
-            state.abandoned = false;
-            state.phase = Phase::Idle;
-            op = state.take_op();
+        if ended == Ended::Unwanted {
             unwanted = completion;
-        } else {
-            // One-shot: the operation stays, its buffers go back to the asker.
-            state.phase = Phase::Finished;
-            if state.with_op(|op| op.is_subscription()) {
-                state.phase = Phase::Idle;
-                op = state.take_op();
-            }
-            if let Some(completion) = completion {
-                state.push(completion);
-            }
+        } else if let Some(completion) = completion {
+            state.push(completion);
         }
+        let op = match ended {
+            Ended::Unwanted | Ended::Idle => state.take_op(),
+            // The operation stays: its buffers go back to the asker.
+            Ended::Finished => None,
+        };
         // One Run has its owner to be told; anything else is anyone's. If
         // nobody wants it, the slot is free for the first in line.
         let owner = state.flight.as_mut().and_then(|f| f.owner.take());
-        let crowd = (!state.owned).then(|| state.line.crowd());
+        let crowd = (!state.life.is_owned()).then(|| state.line.crowd());
         let turn = state.turn();
         drop(state);
         drop((op, unwanted));

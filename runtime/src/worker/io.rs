@@ -25,7 +25,7 @@ impl Worker {
         let Ok(mut driver) = self.driver.try_borrow_mut() else {
             return false;
         };
-        let Some(key) = slot.lock().cancel_key(self.index) else {
+        let Some(key) = slot.lock().life.cancel_key(self.index) else {
             // Not submitted yet: the command has to come after that.
             return false;
         };
@@ -64,25 +64,31 @@ impl Worker {
         for command in commands.drain(..) {
             match command {
                 Command::Submit(op) => {
+                    let slot = op.slot().clone();
                     if let Err(op) = driver.submit(op) {
                         // Its home is elsewhere: some worker of this runtime
                         // submitted it here meanwhile. Send it on.
                         let home = op.descriptor().home(self.index);
                         debug_assert_ne!(home, self.index, "the driver refused at home");
-                        op.moves_to(home as u32);
+                        op.moves_to(home);
                         self.runtime.shared().command(home, Command::Submit(op));
                     }
+                    // Rule 3 in `op::lifecycle`.
+                    self.end_abandoned(&mut **driver, &slot);
                 }
-                Command::Cancel(slot) => {
-                    let key = slot.lock().cancel_key(self.index);
-                    if let Some(key) = key {
-                        driver.cancel(key);
-                    }
-                }
+                Command::Cancel(slot) => self.end_abandoned(&mut **driver, &slot),
                 Command::Forget(token) => driver.forget(token),
             }
         }
         drop(driver);
         self.commands.replace(commands);
+    }
+
+    /// Cancels what this worker's driver has in the slot and nobody wants.
+    fn end_abandoned(&self, driver: &mut dyn Driver, slot: &Slot) {
+        let key = slot.lock().life.cancel_key(self.index);
+        if let Some(key) = key {
+            driver.cancel(key);
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::sleep::Sleep;
 use crate::color::Core;
 use crate::counter::Counter;
 use crate::driver::Unpark;
-use crate::op::{InFlight, NOBODY, Slot};
+use crate::op::{InFlight, Slot};
 use crate::runtime::{Handle, Shared};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::task::Header;
@@ -151,18 +151,17 @@ impl Handle {
         });
         if let Err((op, or)) = refused {
             let home = slot.descriptor.home(or);
-            slot.lock().worker = home as u32;
+            slot.lock().life.sent_to(home);
             self.shared().command(home, Command::Submit(op));
         }
     }
 
     /// Asks for the end of the abandoned operation of a slot.
     pub(crate) fn cancel(&self, slot: &Arc<Slot>) {
-        let worker = slot.lock().worker;
-        if worker == NOBODY {
+        let Some(index) = slot.lock().life.worker() else {
+            // Rule 3 in `op::lifecycle`.
             return;
-        }
-        let index = worker as usize;
+        };
         let here = Worker::with(|worker| {
             worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.cancel(slot))
         });

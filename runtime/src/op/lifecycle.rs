@@ -1,0 +1,192 @@
+//! Where an operation is, who may have its memory, and who has to end it: a
+//! pure state, under the lock of the slot.
+//!
+//! ```text
+//!            start                  end (one-shot)           take_finished
+//!   Idle ------------> InFlight ---------------------> Finished ----------> Idle
+//!    ^                  |    |                             |
+//!    |  end             |    | abandon, disarm             | abandon
+//!    |  (subscription)  |    v                             v
+//!    +------------------+  InFlight, abandoned            Idle
+//!    |                       |
+//!    +-----------------------+ end: unwanted
+//! ```
+//!
+//! # Rules
+//!
+//! 1. The memory of an operation is the driver's while it is in flight,
+//!    abandoned or not. `end` says whose it is afterwards: the asker's, who
+//!    takes it by `take_finished` or `abandon`, or nobody's, and then whoever
+//!    called `end` drops it.
+//! 2. An operation has a worker from when it is sent, and a key from when that
+//!    worker's driver has begun it. A cancel needs both.
+//! 3. A cancel that comes too early is not lost. Who abandons asks the worker
+//!    that `sent_to` named; but that may be read before the operation is on its
+//!    way there, or be none yet. So whoever gives a driver an operation that
+//!    came from elsewhere looks afterwards whether it was abandoned meanwhile
+//!    (`cancel_key`). What a worker gives its own driver needs no such look: a
+//!    cancel is then a command, obeyed after that.
+//! 4. A stale cancel does nothing: `start` and `end` clear the mark that
+//!    `cancel_key` looks for, and a slot that was abandoned again has its new
+//!    key cancelled, which is right, twice perhaps.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    InFlight,
+    Finished,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    /// What the driver calls the operation; [`NO_KEY`] until it has begun it.
+    key: u64,
+    /// The worker whose driver has it, or will.
+    worker: u32,
+    phase: Phase,
+    /// The operation is one `Run`'s.
+    owned: bool,
+    /// Nobody wants the result any more.
+    abandoned: bool,
+}
+
+/// No driver calls an operation so.
+const NO_KEY: u64 = u64::MAX;
+
+/// No worker has this number.
+const NOWHERE: u32 = u32::MAX;
+
+/// Whose the result and the memory of an operation are that has ended.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nobody's: to be dropped.
+    Unwanted,
+    /// The asker's, to be taken with the result.
+    Finished,
+    /// Of a subscription: the result is anyone's, and there is no memory.
+    Idle,
+}
+
+impl Lifecycle {
+    pub(super) const fn new() -> Lifecycle {
+        Lifecycle {
+            key: NO_KEY,
+            worker: NOWHERE,
+            phase: Phase::Idle,
+            owned: false,
+            abandoned: false,
+        }
+    }
+
+    /// An operation begins, `owned` by one `Run` or anyone's. The driver of
+    /// `worker`, if this thread is one, is the first to be asked.
+    #[inline]
+    pub(super) fn start(&mut self, owned: bool, worker: Option<usize>) {
+        debug_assert_eq!(self.phase, Phase::Idle);
+        self.phase = Phase::InFlight;
+        self.owned = owned;
+        self.worker = worker.map_or(NOWHERE, |index| index as u32);
+        self.abandoned = false;
+        self.key = NO_KEY;
+    }
+
+    /// It is on its way to another worker.
+    pub(crate) fn sent_to(&mut self, worker: usize) {
+        self.worker = worker as u32;
+    }
+
+    /// It is carried out where nothing can cancel it: by a thread of the
+    /// blocking pool.
+    pub(super) fn sent_to_nobody(&mut self) {
+        self.worker = NOWHERE;
+    }
+
+    /// The driver calls it so from now on.
+    #[inline]
+    pub(super) fn begin(&mut self, key: u64) {
+        self.key = key;
+    }
+
+    /// The last completion is there.
+    #[inline]
+    pub(super) fn end(&mut self, subscription: bool) -> Ended {
+        if self.abandoned {
+            self.abandoned = false;
+            self.phase = Phase::Idle;
+            return Ended::Unwanted;
+        }
+        if subscription {
+            self.phase = Phase::Idle;
+            return Ended::Idle;
+        }
+        self.phase = Phase::Finished;
+        Ended::Finished
+    }
+
+    /// The asker takes a one-shot operation that has finished. `false`: it has
+    /// not.
+    #[inline]
+    #[must_use]
+    pub(super) fn take_finished(&mut self) -> bool {
+        let finished = self.phase == Phase::Finished;
+        if finished {
+            self.phase = Phase::Idle;
+        }
+        finished
+    }
+
+    /// The asker goes away. `true`: it is in flight, and has to be cancelled;
+    /// else what there is of it is the caller's, to be dropped.
+    #[inline]
+    #[must_use]
+    pub(super) fn abandon(&mut self) -> bool {
+        let in_flight = self.phase == Phase::InFlight;
+        self.abandoned |= in_flight;
+        if !in_flight {
+            self.phase = Phase::Idle;
+        }
+        in_flight
+    }
+
+    /// As `abandon`, for what is in flight only, and said once.
+    #[must_use]
+    pub(super) fn disarm(&mut self) -> bool {
+        self.phase == Phase::InFlight && !std::mem::replace(&mut self.abandoned, true)
+    }
+
+    /// The worker to be asked for the cancel; `None`: it is on its way to none
+    /// yet, and will be looked at where it arrives (rule 3), or to none at all.
+    pub(crate) fn worker(&self) -> Option<usize> {
+        (self.worker != NOWHERE).then_some(self.worker as usize)
+    }
+
+    /// The key to cancel by, if this worker's driver has begun it and the
+    /// operation in flight is still the abandoned one.
+    pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
+        let begun = self.key != NO_KEY && self.worker as usize == worker;
+        (self.abandoned && begun).then_some(self.key)
+    }
+
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
+    }
+
+    #[inline]
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned
+    }
+
+    /// What is in flight is one `Run`'s.
+    #[inline]
+    pub(super) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// What is there is one `Run`'s, or the end of a one-shot operation.
+    #[inline]
+    pub(super) fn is_owned_or_finished(&self) -> bool {
+        self.owned || self.phase == Phase::Finished
+    }
+}
