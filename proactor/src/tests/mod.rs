@@ -1,5 +1,6 @@
 //! The driver under a runtime, with rings and pools that are too small.
 
+mod bad_days;
 mod carries;
 mod ending;
 mod pressure;
@@ -7,7 +8,7 @@ mod pressure;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -77,6 +78,14 @@ impl Driver for Spy {
         self.look();
         self.seen.lock().unwrap().parks += 1;
         result
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.as_fd()
+    }
+
+    fn is_due(&self) -> bool {
+        self.inner.is_due()
     }
 
     fn unparker(&self) -> Arc<dyn Unpark> {

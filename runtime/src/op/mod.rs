@@ -131,6 +131,20 @@ impl Op {
         }
     }
 
+    /// Leaves the memory that it lends to the kernel, for ever, and goes on
+    /// without. `false`: it lends a buffer, which its asker wants back.
+    fn leave_memory(&mut self) -> bool {
+        match self {
+            Op::Accept | Op::Recv | Op::Poll(_) | Op::Edges(_) => true,
+            Op::Connect(address) => {
+                let copy = address.clone();
+                std::mem::forget(std::mem::replace(address, copy));
+                true
+            }
+            Op::Send { .. } | Op::File(_) => false,
+        }
+    }
+
     /// Whether it completes any number of times, and is anyone's.
     fn is_subscription(&self) -> bool {
         matches!(self, Op::Accept | Op::Recv | Op::Edges(_))

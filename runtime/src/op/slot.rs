@@ -421,24 +421,30 @@ impl InFlight {
     }
 
     /// Gives up on an operation whose memory the kernel may touch for ever
-    /// after: nothing of it is freed, and who awaits it, on a foreign executor,
-    /// waits for ever. For [`Driver::shutdown`] alone.
+    /// after: nothing of it is freed, nor is the descriptor closed. Who awaits
+    /// it gets ECANCELED, but for an operation that lends a buffer: that could
+    /// only end by giving the buffer back, so it never does. For
+    /// [`Driver::shutdown`] alone.
     ///
     /// [`Driver::shutdown`]: crate::driver::Driver::shutdown
     pub fn leak(mut self) {
-        if let Some(slot) = self.0.take() {
-            std::mem::forget(slot);
+        let Some(slot) = self.0.take() else { return };
+        let lends_none = slot.lock().with_op(Op::leave_memory);
+        std::mem::forget(slot.clone());
+        if lends_none {
+            Self::end(&slot, Some(Err(cancelled())));
         }
     }
+}
+
+fn cancelled() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECANCELED)
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            Self::end(
-                &slot,
-                Some(Err(io::Error::from_raw_os_error(libc::ECANCELED))),
-            );
+            Self::end(&slot, Some(Err(cancelled())));
         }
     }
 }
