@@ -123,7 +123,8 @@ impl Fixture {
             };
             Ok(Box::new(spy) as Box<dyn Driver>)
         };
-        let runtime = Builder::new().build_with(driver).unwrap();
+        // One: what a spy sees must not be of another worker.
+        let runtime = Builder::new().workers(1).build_with(driver).unwrap();
         Fixture { runtime, seen }
     }
 
