@@ -125,26 +125,34 @@ fn all_of_it_at_once() {
 /// after the end of the poll on the wake source.
 #[test]
 fn a_host_comes_back_for_what_an_enter_left() {
-    for fault in [Fault::Again, Fault::Short, Fault::OneShot, Fault::Full] {
-        for odds in [2, 3, 7] {
-            let f = fixture(&[(fault, odds)], tiny());
-            let (ports, mut peers): (Vec<_>, Vec<_>) = (0..40).map(|_| f.tcp_pair()).unzip();
-            let received = Arc::new(Mutex::new(0));
-            for port in ports {
-                let received = received.clone();
-                drop(f.runtime.handle().spawn(async move {
-                    while !recv(&port).await.unwrap().is_empty() {
-                        *received.lock().unwrap() += 1;
-                    }
-                }));
-            }
-            for round in 1..5 {
-                peers
-                    .iter_mut()
-                    .for_each(|peer| peer.write_all(&[7]).unwrap());
-                host(&f, fault, || *received.lock().unwrap() == 40 * round);
-            }
-            // From another thread, through the wake source.
+    use Fault::{Again, Full, OneShot, Short};
+    for (fault, odds) in [
+        (Again, 2),
+        (Again, 7),
+        (Short, 2),
+        (Short, 3),
+        (Full, 2),
+        (OneShot, 1),
+    ] {
+        let f = fixture(&[(fault, odds)], tiny());
+        let (ports, mut peers): (Vec<_>, Vec<_>) = (0..40).map(|_| f.tcp_pair()).unzip();
+        let received = Arc::new(Mutex::new(0));
+        for port in ports {
+            let received = received.clone();
+            drop(f.runtime.handle().spawn(async move {
+                while !recv(&port).await.unwrap().is_empty() {
+                    *received.lock().unwrap() += 1;
+                }
+            }));
+        }
+        for round in 1..5 {
+            peers
+                .iter_mut()
+                .for_each(|peer| peer.write_all(&[7]).unwrap());
+            host(&f, fault, || *received.lock().unwrap() == 40 * round);
+        }
+        // From another thread, through the wake source, again and again.
+        for _ in 0..3 {
             let (handle, done) = (f.runtime.handle().clone(), Arc::new(Mutex::new(false)));
             let set = done.clone();
             let other = thread::spawn(move || {
