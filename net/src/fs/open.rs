@@ -99,8 +99,8 @@ impl OpenOptions {
     /// Dropping the future gives it up; the file may have been made or emptied
     /// then, and a descriptor that comes too late is closed.
     ///
-    /// A FIFO waits for its other end here, and keeps a thread busy with that:
-    /// see [`pipe`](crate::pipe) instead.
+    /// Not for a FIFO, whose other end is waited for on the blocking pool, and
+    /// not on a ring: see [`pipe::OpenOptions`](crate::pipe::OpenOptions).
     ///
     /// # Errors
     ///
