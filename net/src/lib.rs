@@ -5,12 +5,15 @@
 //! once, moved between colors, and polled by any executor; it works on the
 //! runtime that it was made in.
 
-#![forbid(unsafe_code)]
+// Allowed in `sys` alone.
+#![deny(unsafe_code)]
 
 mod addr;
 mod borrowed;
 mod connect;
+mod control;
 mod custom;
+mod datagram;
 mod family;
 pub mod fs;
 #[cfg(feature = "futures-io")]
@@ -22,13 +25,17 @@ mod serve;
 mod socket;
 mod split;
 mod stream;
+#[allow(unsafe_code, reason = "the one place for it")]
+mod sys;
 mod tcp;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
+mod udp;
 
 pub use addr::{ToAddrs, resolve};
 pub use connect::ConnectError;
 pub use custom::Async;
+pub use datagram::Received;
 pub use family::Family;
 pub use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
 pub use listener::{Incoming, Listener};
@@ -38,6 +45,7 @@ pub use socket::TcpSocket;
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::StreamSocket;
 pub use tcp::{Tcp, TcpListener, TcpStream};
+pub use udp::{Arrival, Transmit, UdpSocket};
 
 use std::io;
 

@@ -1,0 +1,128 @@
+//! What sockets share that carry messages with boundaries.
+//!
+//! Their calls are made on the spot, and again when the socket is ready
+//! (`isochrome_runtime::op::direct`): nothing but the question whether it is
+//! ready is with the kernel while one waits. So giving up loses no message,
+//! and who waits owns no buffer.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use isochrome_runtime::op::{Interest, Port};
+use isochrome_runtime::{Descriptor, Handle};
+use socket2::SockRef;
+
+/// On the spot, and a broken pipe is an error.
+pub(crate) const SEND: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// On the spot, and told how long the message was, however much of it fitted.
+pub(crate) const RECV: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+
+/// How much of a message was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes are in the buffer.
+    pub len: usize,
+    /// How long the message was. What did not fit is lost, unless the call
+    /// only looked.
+    pub size: usize,
+}
+
+impl Received {
+    pub(crate) fn of(size: usize, room: usize) -> Received {
+        Received {
+            len: size.min(room),
+            size,
+        }
+    }
+
+    /// Whether the buffer was too small for the message.
+    pub fn truncated(&self) -> bool {
+        self.len < self.size
+    }
+}
+
+/// The two directions of a socket.
+pub(crate) struct Ports {
+    read: Port,
+    write: Port,
+}
+
+impl Ports {
+    /// Takes a socket over, in whatever mode it is.
+    pub(crate) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<Ports> {
+        Ok(Ports::of(Descriptor::new(fd, runtime)?))
+    }
+
+    pub(crate) fn of(descriptor: Arc<Descriptor>) -> Ports {
+        Ports {
+            read: Port::new(descriptor.clone()),
+            write: Port::new(descriptor),
+        }
+    }
+
+    /// Makes a call that reads, until it does not say EAGAIN.
+    pub(crate) fn reading<'a, T>(
+        &'a self,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T> + Send + 'a,
+    ) -> impl Future<Output = io::Result<T>> + Send + 'a {
+        let mut waiter = self.read.waiter();
+        poll_fn(move |cx| waiter.poll_io(cx, Interest::Read, &mut call))
+    }
+
+    /// As `reading`, of a call that writes.
+    pub(crate) fn writing<'a, T>(
+        &'a self,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T> + Send + 'a,
+    ) -> impl Future<Output = io::Result<T>> + Send + 'a {
+        let mut waiter = self.write.waiter();
+        poll_fn(move |cx| waiter.poll_io(cx, Interest::Write, &mut call))
+    }
+
+    /// As `reading`, for a single user: only the last waker is kept.
+    pub(crate) fn poll_read<T>(
+        &self,
+        cx: &mut Context<'_>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.read.poll_io(cx, Interest::Read, call)
+    }
+
+    /// As `writing`, for a single user: only the last waker is kept.
+    pub(crate) fn poll_write<T>(
+        &self,
+        cx: &mut Context<'_>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.write.poll_io(cx, Interest::Write, call)
+    }
+
+    pub(crate) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&**self.read.descriptor())
+    }
+
+    /// The socket by itself, blocking, as std has it. The number is another:
+    /// what is in flight on this one may outlive the call.
+    pub(crate) fn into_std<T: From<OwnedFd>>(self) -> io::Result<T> {
+        let fd = self.as_fd().try_clone_to_owned()?;
+        SockRef::from(&fd).set_nonblocking(false)?;
+        Ok(fd.into())
+    }
+}
+
+impl AsFd for Ports {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.descriptor().as_fd()
+    }
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fd = self.as_fd().as_raw_fd();
+        f.debug_tuple("Ports").field(&fd).finish()
+    }
+}

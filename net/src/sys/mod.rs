@@ -1,0 +1,10 @@
+//! System calls for which the crates below have no safe face: the only
+//! `unsafe` of this crate. None of them blocks if it is told MSG_DONTWAIT.
+
+mod batch;
+mod message;
+mod option;
+
+pub(crate) use batch::{MOST, Outgoing, recv_batch, send_batch};
+pub(crate) use message::{recv, recv_from, recv_msg};
+pub(crate) use option::set;
