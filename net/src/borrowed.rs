@@ -91,8 +91,14 @@ impl<F: Family> StreamSocket<F> {
     }
 
     /// The port of the wait for room: made for those who have to wait.
-    fn room(&self) -> &Port {
+    pub(crate) fn room(&self) -> &Port {
         self.room
+            .get_or_init(|| Port::new(self.recv.descriptor().clone()))
+    }
+
+    /// The port of reads that are made past the receiving one.
+    pub(crate) fn look(&self) -> &Port {
+        self.look
             .get_or_init(|| Port::new(self.recv.descriptor().clone()))
     }
 }

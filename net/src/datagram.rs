@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use isochrome_runtime::op::{Interest, Port};
 use isochrome_runtime::{Descriptor, Handle};
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 /// On the spot, and a broken pipe is an error.
 pub(crate) const SEND: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -125,4 +125,14 @@ impl fmt::Debug for Ports {
         let fd = self.as_fd().as_raw_fd();
         f.debug_tuple("Ports").field(&fd).finish()
     }
+}
+
+/// A connected pair, or an error.
+pub(crate) fn pair<T>(
+    kind: socket2::Type,
+    make: impl Fn(OwnedFd, &Handle) -> io::Result<T>,
+) -> io::Result<(T, T)> {
+    let runtime = crate::runtime()?;
+    let (a, b) = Socket::pair(socket2::Domain::UNIX, kind, None)?;
+    Ok((make(a.into(), &runtime)?, make(b.into(), &runtime)?))
 }

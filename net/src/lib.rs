@@ -31,6 +31,7 @@ mod tcp;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 mod udp;
+mod unix;
 
 pub use addr::{ToAddrs, resolve};
 pub use connect::ConnectError;
@@ -46,6 +47,10 @@ pub use split::{ReadHalf, WriteHalf};
 pub use stream::StreamSocket;
 pub use tcp::{Tcp, TcpListener, TcpStream};
 pub use udp::{Arrival, Transmit, UdpSocket};
+pub use unix::{
+    PeerCred, Seqpacket, SocketFile, ToUnixAddr, Unix, UnixDatagram, UnixListener, UnixSeqpacket,
+    UnixSeqpacketListener, UnixStream,
+};
 
 use std::io;
 

@@ -32,6 +32,8 @@ pub struct StreamSocket<F> {
     pub(crate) send: Port,
     /// Where borrowed writes wait (see `borrowed`).
     pub(crate) room: OnceLock<Port>,
+    /// Where reads wait that are made past `recv`.
+    pub(crate) look: OnceLock<Port>,
     family: PhantomData<fn() -> F>,
 }
 
@@ -41,6 +43,7 @@ impl<F: Family> StreamSocket<F> {
             recv: Port::new(descriptor.clone()),
             send: Port::new(descriptor),
             room: OnceLock::new(),
+            look: OnceLock::new(),
             family: PhantomData,
         }
     }

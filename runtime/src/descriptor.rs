@@ -95,6 +95,11 @@ impl Descriptor {
         Descriptor::make(fd.into_raw_fd(), true, runtime)
     }
 
+    /// As [`tcp`](Descriptor::tcp), for a local socket.
+    pub fn local(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {
+        Descriptor::make(fd.into_raw_fd(), false, runtime)
+    }
+
     /// `fd` is owned, and given up, or `AT_FDCWD`.
     fn make(fd: RawFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
         Arc::new(Descriptor {

@@ -8,6 +8,7 @@
 
 pub(crate) mod bytes;
 pub(crate) mod futures;
+pub(crate) mod local;
 
 use std::io;
 use std::net::SocketAddr;

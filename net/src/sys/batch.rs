@@ -77,6 +77,7 @@ pub(crate) fn recv_batch<const N: usize>(
         let (header, place) = unsafe { (header.assume_init_ref(), place.assume_init_mut()) };
         let head = Head {
             size: header.msg_len as usize,
+            flags: header.msg_hdr.msg_flags,
             control: header.msg_hdr.msg_controllen as usize,
         };
         let name = mem::replace(&mut place.name, SockAddrStorage::zeroed());

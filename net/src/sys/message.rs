@@ -2,16 +2,19 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 use socket2::SockAddr;
+
+use crate::control::Parts;
 
 /// What recvmsg(2) says of a message, beside its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     /// What the call returned: the length, with MSG_TRUNC the whole one.
     pub(crate) size: usize,
+    pub(crate) flags: c_int,
     /// How much of the control buffer is filled.
     pub(crate) control: usize,
 }
@@ -76,10 +79,70 @@ pub(crate) fn recv_msg(
             *name_len = header.msg_namelen;
             Ok(Head {
                 size,
+                flags: header.msg_flags,
                 control: header.msg_controllen as usize,
             })
         })
     }
+}
+
+/// As many as one message can carry: SCM_MAX_FD of linux/net/scm.h.
+pub(crate) const MOST_FDS: usize = 253;
+
+/// Room for so many, and for what else a local socket may tell.
+const CONTROL: usize = MOST_FDS * size_of::<RawFd>() + 512;
+
+/// What came beside the bytes of a message on a local socket.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    pub(crate) from: SockAddr,
+    /// Those that were passed, or why they are lost.
+    pub(crate) fds: io::Result<Vec<OwnedFd>>,
+    /// There was a control message: on a socket that asks for timestamps, this
+    /// tells a message from the end.
+    pub(crate) told: bool,
+}
+
+/// recvmsg(2) on a local socket. The descriptors that come along are owned
+/// from here on, and close-on-exec. Returns the length beside.
+pub(crate) fn recv_local(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: c_int,
+) -> io::Result<(usize, Beside)> {
+    let mut control = [0; CONTROL];
+    let bufs = &mut [IoSliceMut::new(buf)];
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    let (head, from) = recv_msg(fd, bufs, &mut control, flags)?;
+    let mut fds = Vec::new();
+    for (level, kind, data) in Parts::of(&control[..head.control]) {
+        if (level, kind) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            continue;
+        }
+        let numbers = data.chunks_exact(size_of::<RawFd>());
+        fds.extend(numbers.map(|number| {
+            let number = number.try_into().expect("a chunk has this size");
+            // SAFETY: the kernel has opened it for this message, and told
+            // nobody else.
+            unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number)) }
+        }));
+    }
+    // There is room for all that can be sent: what is cut off was refused.
+    let lost = head.flags & libc::MSG_CTRUNC != 0;
+    let beside = Beside {
+        from,
+        fds: if lost { Err(fds_lost()) } else { Ok(fds) },
+        told: head.control > 0,
+    };
+    Ok((head.size, beside))
+}
+
+#[cold]
+fn fds_lost() -> io::Error {
+    io::Error::other(
+        "descriptors that came with this message are lost: the process has as many open as it \
+         may (RLIMIT_NOFILE), or may not have these; those that did come were closed",
+    )
 }
 
 #[cfg(test)]

@@ -6,5 +6,5 @@ mod message;
 mod option;
 
 pub(crate) use batch::{MOST, Outgoing, recv_batch, send_batch};
-pub(crate) use message::{recv, recv_from, recv_msg};
-pub(crate) use option::set;
+pub(crate) use message::{Beside, MOST_FDS, recv, recv_from, recv_local, recv_msg};
+pub(crate) use option::{get, set};

@@ -15,3 +15,30 @@ pub(crate) fn set(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// What getsockopt(2) may write.
+///
+/// # Safety
+///
+/// Any bytes are a value of the type, zeroes among them.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: a number.
+unsafe impl Plain for c_int {}
+// SAFETY: three numbers.
+unsafe impl Plain for libc::ucred {}
+
+/// getsockopt(2).
+pub(crate) fn get<T: Plain>(socket: &impl AsFd, level: c_int, name: c_int) -> io::Result<T> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: zeroes are a value, as `Plain` promises.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<T>() as libc::socklen_t;
+    let to = &raw mut value;
+    // SAFETY: `len` bytes are written to `value` at most, and whatever they
+    // are, they are a value.
+    match unsafe { libc::getsockopt(fd, level, name, to.cast(), &raw mut len) } {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -47,6 +47,13 @@ impl Port {
         &self.slot
     }
 
+    /// Whether an operation is in flight, or what it brought was not taken yet:
+    /// what is received past this port would overtake that. Never where the
+    /// driver works by readiness.
+    pub fn is_ahead(&self) -> bool {
+        !self.slot.descriptor.by_readiness() && !self.slot.lock().is_idle()
+    }
+
     /// Carries out a one-shot operation: waits for its turn, submits, and
     /// gives the result and the operation with its buffers back. Turns are
     /// taken in the order of the first polls.

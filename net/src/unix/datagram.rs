@@ -1,0 +1,362 @@
+//! Datagrams between local processes.
+
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use libc::c_int;
+use socket2::{SockAddr, SockRef, Type};
+
+use super::addr::{Name, ToUnixAddr, local};
+use super::cred::{self, PeerCred};
+use super::{bind, fds};
+use crate::datagram::{Ports, RECV, Received, SEND, pair};
+use crate::sys;
+
+/// A local socket for datagrams. Unlike UDP's, they keep their order and are
+/// not lost: a sender waits until the receiver has room.
+///
+/// All calls take `&self`; several tasks may send and receive. Each call moves
+/// one datagram as a whole, or nothing: dropping a future of this type at any
+/// moment neither loses nor duplicates one. A socket that waits owns no buffer.
+///
+/// Descriptors that come with a datagram are closed unless it is received by
+/// [`recv_with_fds`](UnixDatagram::recv_with_fds).
+pub struct UnixDatagram {
+    ports: Ports,
+}
+
+impl UnixDatagram {
+    /// A socket with a path, or an abstract name (see [`ToUnixAddr`]). Its file
+    /// stays behind when it is closed, unless a
+    /// [`SocketFile`](crate::SocketFile) sees to it.
+    ///
+    /// # Errors
+    ///
+    /// What bind(2) answers. If it is in use, the error says by what: a living
+    /// process, or a file that one left behind when it ended, which is to be
+    /// removed. If the name is none; outside a runtime.
+    pub fn bind(on: impl ToUnixAddr) -> io::Result<UnixDatagram> {
+        let runtime = crate::runtime()?;
+        let ports = Ports::on(bind::bound(Type::DGRAM, on)?.into(), &runtime)?;
+        Ok(UnixDatagram { ports })
+    }
+
+    /// A socket without a name, to send from.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left, or outside a runtime.
+    pub fn unbound() -> io::Result<UnixDatagram> {
+        let runtime = crate::runtime()?;
+        let ports = Ports::on(bind::socket(Type::DGRAM)?.into(), &runtime)?;
+        Ok(UnixDatagram { ports })
+    }
+
+    /// Two sockets without names, connected to each other: socketpair(2).
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left, or outside a runtime.
+    pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+        pair(Type::DGRAM, |fd, runtime| {
+            let ports = Ports::on(fd, runtime)?;
+            Ok(UnixDatagram { ports })
+        })
+    }
+
+    /// Takes a std socket over.
+    ///
+    /// # Errors
+    ///
+    /// If its mode cannot be set, or outside a runtime.
+    pub fn from_std(socket: std::os::unix::net::UnixDatagram) -> io::Result<UnixDatagram> {
+        let ports = Ports::on(socket.into(), &crate::runtime()?)?;
+        Ok(UnixDatagram { ports })
+    }
+
+    /// The socket as one of std, in blocking mode. Datagrams that wait in the
+    /// kernel stay there.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left (its number changes), or its mode cannot be
+    /// set. The socket is closed then.
+    pub fn into_std(self) -> io::Result<std::os::unix::net::UnixDatagram> {
+        self.ports.into_std()
+    }
+
+    /// Names the peer: [`send`](UnixDatagram::send) goes to it, and it alone
+    /// can send to this socket.
+    ///
+    /// # Errors
+    ///
+    /// What connect(2) answers: no such file, not allowed, or refused, and then
+    /// whether the file is stale; EPERM if that socket has another peer; if the
+    /// name is none.
+    pub fn connect(&self, to: impl ToUnixAddr) -> io::Result<()> {
+        let name = Name::of(to)?;
+        let connected = self.socket().connect(&name.addr);
+        connected.map_err(|e| bind::explain_connect(&name, e))
+    }
+
+    // -- receiving --------------------------------------------------------
+
+    /// Receives a datagram, and says where it came from: an unnamed address if
+    /// the sender has none.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// What recvfrom(2) answers.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
+        self.ports.reading(|fd| recv_from(fd, buf, 0)).await
+    }
+
+    /// As [`recv_from`](UnixDatagram::recv_from), without the address.
+    ///
+    /// # Errors
+    ///
+    /// What recv(2) answers.
+    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        self.ports.reading(|fd| recv(fd, buf, 0)).await
+    }
+
+    /// As [`recv_from`](UnixDatagram::recv_from), but leaves the datagram where
+    /// it is.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv_from`.
+    pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
+        let call = |fd: BorrowedFd<'_>| recv_from(fd, buf, libc::MSG_PEEK);
+        self.ports.reading(call).await
+    }
+
+    /// [`recv_from`](UnixDatagram::recv_from) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv_from`; [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing
+    /// is there.
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
+        recv_from(self.as_fd(), buf, 0)
+    }
+
+    /// The poll form of [`recv_from`](UnixDatagram::recv_from), for a single
+    /// receiver: only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv_from`.
+    pub fn poll_recv_from(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<(Received, SocketAddr)>> {
+        self.ports.poll_read(cx, |fd| recv_from(fd, buf, 0))
+    }
+
+    /// Receives a datagram, and the descriptors that came with it, which are
+    /// close-on-exec.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// What recvmsg(2) answers. The inner error: descriptors are lost, because
+    /// the process may not have as many; those that did come are closed then,
+    /// and the datagram is there nevertheless.
+    pub async fn recv_with_fds(
+        &self,
+        buf: &mut [u8],
+    ) -> io::Result<(Received, SocketAddr, io::Result<Vec<OwnedFd>>)> {
+        let room = buf.len();
+        let call = |fd: BorrowedFd<'_>| sys::recv_local(fd, buf, RECV);
+        let (size, beside) = self.ports.reading(call).await?;
+        let received = Received::of(size, room);
+        Ok((received, local(&beside.from)?, beside.fds))
+    }
+
+    // -- sending ----------------------------------------------------------
+
+    /// Sends a datagram, and says how long it was. Waits for room at the
+    /// receiver.
+    ///
+    /// Dropping the future before it is ready has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// What sendto(2) answers: no such file, refused (nobody has it open),
+    /// EMSGSIZE for what is longer than the send buffer; if the name is none.
+    pub async fn send_to(&self, data: &[u8], to: impl ToUnixAddr) -> io::Result<usize> {
+        let to = Name::of(to)?.addr;
+        self.ports.writing(|fd| send_to(fd, data, &to)).await
+    }
+
+    /// As [`send_to`](UnixDatagram::send_to), to the peer of a connected
+    /// socket.
+    ///
+    /// # Errors
+    ///
+    /// As for `send_to`; ENOTCONN if the socket is not connected.
+    pub async fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.ports.writing(|fd| send(fd, data)).await
+    }
+
+    /// [`send_to`](UnixDatagram::send_to) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `send_to`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there is
+    /// no room.
+    pub fn try_send_to(&self, data: &[u8], to: impl ToUnixAddr) -> io::Result<usize> {
+        send_to(self.as_fd(), data, &Name::of(to)?.addr)
+    }
+
+    /// [`send`](UnixDatagram::send) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `send`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no
+    /// room.
+    pub fn try_send(&self, data: &[u8]) -> io::Result<usize> {
+        send(self.as_fd(), data)
+    }
+
+    /// The poll form of [`send`](UnixDatagram::send), for a single sender: only
+    /// the last waker is kept. What is pending has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `send`.
+    pub fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.ports.poll_write(cx, |fd| send(fd, data))
+    }
+
+    /// Sends a datagram with copies of the descriptors, to the peer of a
+    /// connected socket.
+    ///
+    /// Dropping the future before it is ready has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](UnixDatagram::send); ETOOMANYREFS if too many
+    /// descriptors are under way; InvalidInput for more than 253.
+    pub async fn send_with_fds(
+        &self,
+        data: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let call = |fd: BorrowedFd<'_>| fds::send(fd, data, None, descriptors);
+        self.ports.writing(call).await
+    }
+
+    /// As [`send_with_fds`](UnixDatagram::send_with_fds), to a name.
+    ///
+    /// # Errors
+    ///
+    /// As for `send_with_fds` and [`send_to`](UnixDatagram::send_to).
+    pub async fn send_to_with_fds(
+        &self,
+        data: &[u8],
+        to: impl ToUnixAddr,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let to = Name::of(to)?.addr;
+        let call = |fd: BorrowedFd<'_>| fds::send(fd, data, Some(&to), descriptors);
+        self.ports.writing(call).await
+    }
+
+    // -- the rest ---------------------------------------------------------
+
+    /// Ends one direction or both: shutdown(2).
+    ///
+    /// # Errors
+    ///
+    /// What shutdown(2) answers.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket().shutdown(how)
+    }
+
+    /// The process at the other end of a [`pair`](UnixDatagram::pair). (The
+    /// kernel knows none for sockets that were connected.)
+    ///
+    /// # Errors
+    ///
+    /// ENOTCONN if none is known.
+    pub fn peer_cred(&self) -> io::Result<PeerCred> {
+        cred::peer(self)
+    }
+
+    /// The name of this socket.
+    ///
+    /// # Errors
+    ///
+    /// What getsockname(2) answers.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local(&self.socket().local_addr()?)
+    }
+
+    /// The name of the peer that this socket is connected to.
+    ///
+    /// # Errors
+    ///
+    /// ENOTCONN if there is none.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        local(&self.socket().peer_addr()?)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        self.ports.socket()
+    }
+}
+
+fn recv_from(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: c_int,
+) -> io::Result<(Received, SocketAddr)> {
+    let room = buf.len();
+    let (size, from) = sys::recv_from(fd, buf, RECV | flags)?;
+    Ok((Received::of(size, room), local(&from)?))
+}
+
+fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<Received> {
+    let size = sys::recv(fd, buf, RECV | flags)?;
+    Ok(Received::of(size, buf.len()))
+}
+
+fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: &SockAddr) -> io::Result<usize> {
+    SockRef::from(&fd).send_to_with_flags(data, to, SEND)
+}
+
+fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    SockRef::from(&fd).send_with_flags(data, SEND)
+}
+
+impl AsFd for UnixDatagram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ports.as_fd()
+    }
+}
+
+impl AsRawFd for UnixDatagram {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for UnixDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixDatagram")
+            .field("fd", &self.as_raw_fd())
+            .field("local", &self.local_addr().ok())
+            .field("peer", &self.peer_addr().ok())
+            .finish()
+    }
+}

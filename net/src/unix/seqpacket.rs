@@ -1,0 +1,346 @@
+//! Connections between local processes that keep the boundaries of messages.
+//!
+//! The kernel answers 0 for an empty message and for the end alike. They are
+//! told apart by what comes beside: the socket asks for timestamps, and only a
+//! message has one. (For local sockets that costs one look at the clock a
+//! message, and nothing elsewhere in the system.)
+
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use isochrome_runtime::{Descriptor, Handle};
+use socket2::{SockAddr, SockRef, Type};
+
+use super::addr::{ToUnixAddr, local};
+use super::cred::{self, PeerCred};
+use super::{bind, connected, fds};
+use crate::datagram::{Ports, RECV, Received, SEND, pair};
+use crate::family::{Family, sealed};
+use crate::listener::Listener;
+use crate::sys::{self, Beside};
+
+/// The family of local sockets that are connections and keep the boundaries of
+/// messages.
+#[derive(Debug)]
+pub enum Seqpacket {}
+
+impl sealed::Sealed for Seqpacket {}
+
+impl Family for Seqpacket {
+    type Addr = SocketAddr;
+    type Connection = UnixSeqpacket;
+    const CONNECTION: &'static str = "UnixSeqpacket";
+    const LISTENER: &'static str = "UnixSeqpacketListener";
+
+    fn addr(addr: SockAddr) -> io::Result<SocketAddr> {
+        local(&addr)
+    }
+
+    fn accepted(fd: OwnedFd, runtime: &Handle) -> UnixSeqpacket {
+        UnixSeqpacket::on(Descriptor::local(fd, runtime))
+    }
+}
+
+/// A local socket that listens for [`UnixSeqpacket`]. Its file stays behind when
+/// it is closed, unless a [`SocketFile`](crate::SocketFile) sees to it.
+pub type UnixSeqpacketListener = Listener<Seqpacket>;
+
+/// A connection between local processes that keeps the boundaries of messages:
+/// one send is one receive. They keep their order and are not lost: a sender
+/// waits until the receiver has room.
+///
+/// All calls take `&self`; several tasks may send and receive. Each call moves
+/// one message as a whole, or nothing: dropping a future of this type at any
+/// moment neither loses nor duplicates one. A socket that waits owns no buffer.
+///
+/// Descriptors that come with a message are closed unless it is received by
+/// [`recv_with_fds`](UnixSeqpacket::recv_with_fds).
+pub struct UnixSeqpacket {
+    ports: Ports,
+}
+
+impl UnixSeqpacket {
+    /// Connects to a listener. If its queue is full, it is tried again until
+    /// there is room.
+    ///
+    /// Dropping the future gives the attempt up and closes its socket.
+    ///
+    /// # Errors
+    ///
+    /// What connect(2) answers: no such file, not allowed, or refused, and then
+    /// whether the file is stale; if the name is none; outside a runtime.
+    pub async fn connect(to: impl ToUnixAddr) -> io::Result<UnixSeqpacket> {
+        let runtime = crate::runtime()?;
+        let socket = connected(Type::SEQPACKET, to, &runtime).await?;
+        Ok(UnixSeqpacket::on(Descriptor::new(socket.into(), &runtime)?))
+    }
+
+    /// Both ends of a new connection without a name: socketpair(2).
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left, or outside a runtime.
+    pub fn pair() -> io::Result<(UnixSeqpacket, UnixSeqpacket)> {
+        pair(Type::SEQPACKET, |fd, runtime| {
+            Ok(UnixSeqpacket::on(Descriptor::new(fd, runtime)?))
+        })
+    }
+
+    /// Takes a connected socket over: std has no type for these.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a local socket of this kind, if its mode cannot be set, or
+    /// outside a runtime.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<UnixSeqpacket> {
+        check(&fd)?;
+        let descriptor = Descriptor::new(fd, &crate::runtime()?)?;
+        Ok(UnixSeqpacket::on(descriptor))
+    }
+
+    fn on(descriptor: Arc<Descriptor>) -> UnixSeqpacket {
+        // If this were refused, an empty message would be taken for the end.
+        // It is not: every kernel has it, and it takes no memory.
+        let _ = sys::set(&descriptor, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+        UnixSeqpacket {
+            ports: Ports::of(descriptor),
+        }
+    }
+
+    /// Receives a message; `None` is the end: the peer has closed its side, and
+    /// no message is left. (Empty messages are messages.)
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// What recvmsg(2) answers. A peer that closed with messages unread makes
+    /// it ECONNRESET, once.
+    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<Option<Received>> {
+        let received = self.ports.reading(|fd| recv(fd, buf, 0)).await?;
+        Ok(received.map(|(received, _)| received))
+    }
+
+    /// As [`recv`](UnixSeqpacket::recv), but leaves the message where it is.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<Option<Received>> {
+        let call = |fd: BorrowedFd<'_>| recv(fd, buf, libc::MSG_PEEK);
+        let received = self.ports.reading(call).await?;
+        Ok(received.map(|(received, _)| received))
+    }
+
+    /// [`recv`](UnixSeqpacket::recv) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`; [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing is
+    /// there.
+    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<Option<Received>> {
+        let received = recv(self.as_fd(), buf, 0)?;
+        Ok(received.map(|(received, _)| received))
+    }
+
+    /// The poll form of [`recv`](UnixSeqpacket::recv), for a single receiver:
+    /// only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`.
+    pub fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<Option<Received>>> {
+        let received = self.ports.poll_read(cx, |fd| recv(fd, buf, 0));
+        received.map_ok(|received| received.map(|(received, _)| received))
+    }
+
+    /// Receives a message, and the descriptors that came with it, which are
+    /// close-on-exec. `None` is the end.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](UnixSeqpacket::recv). The inner error: descriptors are
+    /// lost, because the process may not have as many; those that did come are
+    /// closed then, and the message is there nevertheless.
+    pub async fn recv_with_fds(
+        &self,
+        buf: &mut [u8],
+    ) -> io::Result<Option<(Received, io::Result<Vec<OwnedFd>>)>> {
+        let received = self.ports.reading(|fd| recv(fd, buf, 0)).await?;
+        Ok(received.map(|(received, beside)| (received, beside.fds)))
+    }
+
+    /// Sends a message, and says how long it was. Waits for room at the
+    /// receiver.
+    ///
+    /// Dropping the future before it is ready has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// What send(2) answers: EMSGSIZE for what is longer than the send buffer.
+    /// A broken pipe is an error, never a signal.
+    pub async fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.ports.writing(|fd| send(fd, data)).await
+    }
+
+    /// [`send`](UnixSeqpacket::send) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `send`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no
+    /// room.
+    pub fn try_send(&self, data: &[u8]) -> io::Result<usize> {
+        send(self.as_fd(), data)
+    }
+
+    /// The poll form of [`send`](UnixSeqpacket::send), for a single sender:
+    /// only the last waker is kept. What is pending has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `send`.
+    pub fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.ports.poll_write(cx, |fd| send(fd, data))
+    }
+
+    /// Sends a message with copies of the descriptors.
+    ///
+    /// Dropping the future before it is ready has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](UnixSeqpacket::send); ETOOMANYREFS if too many
+    /// descriptors are under way; InvalidInput for more than 253.
+    pub async fn send_with_fds(
+        &self,
+        data: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<usize> {
+        let call = |fd: BorrowedFd<'_>| fds::send(fd, data, None, descriptors);
+        self.ports.writing(call).await
+    }
+
+    /// Ends one direction or both: shutdown(2). Ending the writing half tells
+    /// the peer that no more will come.
+    ///
+    /// # Errors
+    ///
+    /// What shutdown(2) answers.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.ports.socket().shutdown(how)
+    }
+
+    /// The process at the other end, as it was when they were connected.
+    ///
+    /// # Errors
+    ///
+    /// What getsockopt(2) answers.
+    pub fn peer_cred(&self) -> io::Result<PeerCred> {
+        cred::peer(self)
+    }
+
+    /// The name of this end.
+    ///
+    /// # Errors
+    ///
+    /// What getsockname(2) answers.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local(&self.ports.socket().local_addr()?)
+    }
+
+    /// The name of the other end.
+    ///
+    /// # Errors
+    ///
+    /// What getpeername(2) answers.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        local(&self.ports.socket().peer_addr()?)
+    }
+}
+
+impl UnixSeqpacketListener {
+    /// Listens on a path, or an abstract name (see [`ToUnixAddr`]).
+    ///
+    /// # Errors
+    ///
+    /// What bind(2) answers. If it is in use, the error says by what: a living
+    /// process, or a file that one left behind when it ended, which is to be
+    /// removed. If the name is none; outside a runtime.
+    pub fn bind(on: impl ToUnixAddr) -> io::Result<UnixSeqpacketListener> {
+        let runtime = crate::runtime()?;
+        let socket = bind::listening(Type::SEQPACKET, on)?;
+        UnixSeqpacketListener::on(socket.into(), &runtime)
+    }
+
+    /// Takes a listening socket over: std has no type for these.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a local socket of this kind, if its mode cannot be set, or
+    /// outside a runtime.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
+        check(&fd)?;
+        UnixSeqpacketListener::on(fd, &crate::runtime()?)
+    }
+}
+
+/// Whether it is what its new type says.
+fn check(fd: &OwnedFd) -> io::Result<()> {
+    let socket = SockRef::from(fd);
+    if socket.domain()? == socket2::Domain::UNIX && socket.r#type()? == Type::SEQPACKET {
+        return Ok(());
+    }
+    let message = "not a local socket of the type SOCK_SEQPACKET";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// `None`: the end, of which nothing is told.
+fn recv(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: libc::c_int,
+) -> io::Result<Option<(Received, Beside)>> {
+    let room = buf.len();
+    let (size, beside) = sys::recv_local(fd, buf, RECV | flags)?;
+    if size == 0 && !beside.told {
+        return Ok(None);
+    }
+    Ok(Some((Received::of(size, room), beside)))
+}
+
+fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    SockRef::from(&fd).send_with_flags(data, SEND)
+}
+
+impl AsFd for UnixSeqpacket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ports.as_fd()
+    }
+}
+
+impl AsRawFd for UnixSeqpacket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for UnixSeqpacket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixSeqpacket")
+            .field("fd", &self.as_raw_fd())
+            .field("local", &self.local_addr().ok())
+            .field("peer", &self.peer_addr().ok())
+            .finish()
+    }
+}

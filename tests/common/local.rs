@@ -1,0 +1,57 @@
+//! Places for local sockets, and descriptors to pass.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// A directory for the files of sockets, removed in the end.
+pub(crate) struct Place(PathBuf);
+
+impl Place {
+    pub(crate) fn new() -> Place {
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("isochrome-{}-{n}", process::id()));
+        fs::create_dir(&path).expect("a directory");
+        Place(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An abstract name that nobody else has.
+pub(crate) fn abstract_name() -> String {
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("\0isochrome-{}-{n}", process::id())
+}
+
+/// The file of a socket that is not open any more.
+pub(crate) fn stale(path: &Path) {
+    drop(std::os::unix::net::UnixListener::bind(path).expect("binds"));
+}
+
+/// A descriptor to be passed, and where it is seen that it arrived, and that it
+/// is closed everywhere.
+pub(crate) fn probe() -> (UnixStream, OwnedFd) {
+    let (here, there) = UnixStream::pair().expect("a pair");
+    here.set_nonblocking(true).expect("a mode");
+    (here, there.into())
+}
+
+/// The other end of the probe is open nowhere.
+pub(crate) fn is_closed(mut probe: &UnixStream) -> bool {
+    matches!(probe.read(&mut [0]), Ok(0))
+}
