@@ -1,6 +1,5 @@
 //! The driver: what the runtime calls.
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,6 +19,7 @@ use crate::operation::{Operation, Stage, Wish, cancel_all_entry, cancel_entry, w
 use crate::ring::Entered;
 use crate::setup::{Config, SetupError, Step};
 use crate::table::{Key, Table};
+use crate::wake::Wake;
 
 /// How long a sleep is when the kernel is out of memory or of room: it may
 /// have both again without a completion that tells.
@@ -39,7 +39,7 @@ impl Proactor {
     pub(crate) fn with_config(config: &Config) -> Result<Proactor, SetupError> {
         let ring = Ring::new(config)?;
         let wake = EventFd::new().map_err(|e| SetupError::new(Step::Wake, e))?;
-        let wake = Arc::new(wake);
+        let wake = Arc::new(Wake::new(wake));
         let pool = Pool::new(config.buffers, config.buffer_size);
         let buffers =
             Buffers::register(&ring, pool).map_err(|e| SetupError::new(Step::Buffers, e))?;
@@ -49,7 +49,6 @@ impl Proactor {
             table: Table::new(),
             wake,
             wake_armed: false,
-            host_bell: OnceCell::new(),
             cancels: VecDeque::new(),
             backlog: VecDeque::new(),
             starved: VecDeque::new(),
@@ -66,12 +65,24 @@ impl Proactor {
     /// The ring's own descriptor will not do: with DEFER_TASKRUN, poll(2) on it
     /// is not woken by work that nobody waits for in an enter (seen on 6.18).
     fn host_bell(&self) -> Option<&EventFd> {
-        let make = || {
+        self.wake.bell_or(|| {
             let bell = EventFd::new().ok()?;
             let registered = self.ring.register_bell(bell.as_raw_fd());
             registered.ok().map(|()| bell)
-        };
-        self.host_bell.get_or_init(make).as_ref()
+        })
+    }
+
+    /// Registers the bell again, after it may have rung.
+    ///
+    /// What is completed by a write to an eventfd of the user's rings it once
+    /// and never again: the kernel defers such a ring, and does not note that
+    /// it was done (seen on 6.18).
+    fn renew_bell(&self) {
+        if let Some(bell) = self.wake.bell() {
+            // What refuses this has refused the first one.
+            let _ = self.ring.submitter().unregister_eventfd();
+            let _ = self.ring.register_bell(bell.as_raw_fd());
+        }
     }
 
     /// Pushes an operation, or queues it if there is no room or a queue.
@@ -117,7 +128,7 @@ impl Proactor {
     /// keeps an old one alive.
     fn fill(&mut self, arm_wake: bool) -> bool {
         if arm_wake && !self.wake_armed {
-            let entry = wake_entry(Fd(self.wake.as_raw_fd()));
+            let entry = wake_entry(Fd(self.wake.source()));
             // SAFETY: a poll points to nothing.
             self.wake_armed = unsafe { self.ring.push(&entry) };
             if !self.wake_armed {
@@ -254,7 +265,7 @@ impl Driver for Proactor {
 
     fn park(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let may_sleep = wait != Some(Duration::ZERO);
-        let bell = self.host_bell.get().and_then(Option::as_ref);
+        let bell = self.wake.bell();
         let hosted = bell.is_some();
         if let Some(bell) = bell {
             // Before the look at what it may have rung for.
@@ -264,7 +275,7 @@ impl Driver for Proactor {
         self.buffers.refill();
         self.feed_starved();
         loop {
-            let complete = self.fill(may_sleep || hosted);
+            let complete = self.fill(may_sleep);
             // Whoever gets something now must not wait for the rest, and what
             // has no room yet must not wait for what has (rule 3 of the crate).
             let sleep = may_sleep && complete && seen == 0 && self.ring.ready() == 0;
@@ -277,6 +288,9 @@ impl Driver for Proactor {
             };
             let reaped = self.reap();
             seen += reaped;
+            if hosted && reaped > 0 {
+                self.renew_bell();
+            }
             match entered {
                 Entered::Done if complete => return Ok(()),
                 Entered::Done => {}
@@ -293,14 +307,13 @@ impl Driver for Proactor {
 
     fn is_due(&self) -> bool {
         // What is queued, here or in the ring, after an enter that was refused,
-        // took less, or had no room for all completions; and a wake poll that
-        // has ended. None of that rings the bell.
-        let deaf = self.host_bell.get().is_some() && !self.wake_armed;
+        // took less, or had no room for all completions; and what came while
+        // the bell was renewed. None of that rings it.
         let idle = self.doomed.is_empty()
             && self.starved.is_empty()
             && self.cancels.is_empty()
             && self.backlog.is_empty();
-        !idle || deaf || self.ring.due()
+        !idle || self.ring.due() || self.ring.has_ready()
     }
 
     fn unparker(&self) -> Arc<dyn Unpark> {

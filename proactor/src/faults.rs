@@ -176,8 +176,6 @@ pub(crate) struct Ring {
     taken: Vec<cqueue::Entry>,
     /// How many of these the driver may pop.
     shown: usize,
-    /// What a host loop waits for, once there is one.
-    bell: Cell<Option<RawFd>>,
 }
 
 /// So many bytes are not divided, as no kernel does that has any room.
@@ -194,7 +192,6 @@ impl Ring {
             late: Vec::new(),
             taken: Vec::new(),
             shown: 0,
-            bell: Cell::new(None),
         })
     }
 
@@ -203,7 +200,6 @@ impl Ring {
     }
 
     pub(crate) fn register_bell(&self, bell: RawFd) -> io::Result<()> {
-        self.bell.set(Some(bell));
         self.inner.register_bell(bell)
     }
 
@@ -264,10 +260,11 @@ impl Ring {
                 false => self.taken.len(),
             };
         }
-        if self.shown == 0 {
-            self.ring_bell();
-        }
         self.shown
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.taken.is_empty() || self.inner.has_ready()
     }
 
     pub(crate) fn pop<'a>(
@@ -281,9 +278,6 @@ impl Ring {
         self.shown -= n;
         for (to, entry) in into.iter_mut().zip(self.taken.drain(..n)) {
             to.write(entry);
-        }
-        if self.shown == 0 {
-            self.ring_bell();
         }
         // SAFETY: the first `n` were just written.
         unsafe { std::slice::from_raw_parts(into.as_ptr().cast(), n) }
@@ -357,16 +351,6 @@ impl Ring {
             // SAFETY: a cancel points to nothing.
             *enters > 0 || !unsafe { inner.push(entry) }
         });
-    }
-
-    /// Completions come later, and make the bell ring then.
-    fn ring_bell(&mut self) {
-        let waits = self.holds_back() || self.inner.ready() > 0;
-        if let Some(bell) = self.bell.get().filter(|_| waits) {
-            // SAFETY: no pointer is passed, and the bell lives as long as the
-            // driver; a number that is no eventfd is refused.
-            let _ = unsafe { libc::eventfd_write(bell, 1) };
-        }
     }
 }
 

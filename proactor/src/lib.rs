@@ -18,6 +18,7 @@
 //! | `family` | which sockets get multishot receives |
 //! | `driver` | what the runtime calls: submit, cancel, park, shutdown |
 //! | `completion` | what completions do |
+//! | `wake` | what ends a sleep from outside |
 //! | `probe` | the trial run |
 //!
 //! # Rules
@@ -54,16 +55,14 @@ mod setup;
 mod table;
 #[cfg(test)]
 mod tests;
+mod wake;
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-use isochrome_runtime::eventfd::EventFd;
 
 pub use probe::probe;
 pub use setup::{SetupError, Step};
@@ -72,6 +71,7 @@ use buffers::Buffers;
 use faults::Ring;
 use operation::Operation;
 use table::{Key, Table};
+use wake::Wake;
 
 /// The io_uring driver of one worker.
 ///
@@ -85,12 +85,9 @@ pub struct Proactor {
     ring: Ring,
     buffers: Buffers,
     table: Table<Operation>,
-    wake: Arc<EventFd>,
+    wake: Arc<Wake>,
     /// The poll on `wake` is in the ring.
     wake_armed: bool,
-    /// Made when a host loop asks for a descriptor. From then on the wake
-    /// source is armed in parks that do not sleep, too.
-    host_bell: OnceCell<Option<EventFd>>,
     /// Pushed operations that a cancel has to be pushed for.
     cancels: VecDeque<Key>,
     /// Operations that found no room in the submission queue.

@@ -83,6 +83,12 @@ impl Ring {
         self.uring.completion().len()
     }
 
+    /// Whether some can.
+    pub(crate) fn has_ready(&self) -> bool {
+        // SAFETY: as in `due`, for the other queue.
+        !unsafe { self.uring.completion_shared() }.is_empty()
+    }
+
     /// Pops as many completions as are there and as there is room for.
     #[inline]
     pub(crate) fn pop<'a>(

@@ -1,6 +1,10 @@
 //! Enters that are refused, short or in vain, queues that are full, and
 //! completions and cancels that come late: one fault at a time, and then all.
 
+use std::os::fd::AsFd;
+
+use isochrome_runtime::eventfd::EventFd;
+
 use super::*;
 use crate::faults::{Fault, Plan};
 
@@ -160,6 +164,27 @@ fn a_host_comes_back_for_what_an_enter_left() {
                 drop(handle.spawn(async move { *set.lock().unwrap() = true }));
             });
             host(&f, fault, || *done.lock().unwrap());
+            other.join().unwrap();
+        }
+        // And by writes to an eventfd that an operation waits for.
+        let event = Arc::new(EventFd::new().unwrap());
+        let port = f.port(event.as_fd().try_clone_to_owned().unwrap());
+        let polls = Arc::new(Mutex::new(0));
+        let (count, clear) = (polls.clone(), event.clone());
+        drop(f.runtime.handle().spawn(async move {
+            loop {
+                port.run(Op::Poll(Interest::Read)).await.0.unwrap();
+                clear.clear();
+                *count.lock().unwrap() += 1;
+            }
+        }));
+        for round in 1..5 {
+            let event = event.clone();
+            let other = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                event.unpark();
+            });
+            host(&f, fault, || *polls.lock().unwrap() == round);
             other.join().unwrap();
         }
     }
