@@ -231,7 +231,20 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
         }
     }
     peers.stir(random);
+    // All the time, so that something arrives at the worst one.
+    let (mut quiet, over) = (peers.quiet.try_clone().unwrap(), Arc::default());
+    let writes = thread::spawn({
+        let over: Arc<AtomicBool> = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                let _ = quiet.write(&[1; 100]);
+                thread::yield_now();
+            }
+        }
+    });
     assert_eq!(rt.shutdown(), 0, "the kernel kept operations");
+    over.store(true, Ordering::Relaxed);
+    writes.join().unwrap();
     peers.stir(random);
     (left, peers)
 }
