@@ -115,9 +115,11 @@ impl Quarantine {
 /// Something that is dropped at some time, on some thread.
 type Thing = Box<dyn Any + Send>;
 
-/// What sends to one stream, and reads slowly from the other.
+/// What sends to streams, and reads slowly from one.
 struct Peers {
     quiet: Peer,
+    /// Sends nothing before the end of the runtime.
+    idle: Peer,
     full: Peer,
     place: usize,
 }
@@ -149,6 +151,7 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
     let (mut things, mut peers) = rt.block_on(async {
         let (quiet, mut quiet_peer) = std_pair().await;
         let (full, full_peer) = std_pair().await;
+        let (idle, idle_peer) = std_pair().await;
         shrink(&full);
         let (quiet, full) = (Arc::new(quiet), Arc::new(full));
         quiet_peer.write_all(&pattern(0, 100)).unwrap();
@@ -159,6 +162,10 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
         let mut recv: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             let _ = stream.recv().await;
         });
+        let mut wait: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            let _ = idle.recv().await;
+        });
+        assert!(poll_once(&mut wait).await.is_pending());
         let stream = full.clone();
         let mut send: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             let _ = stream.send_all(pattern(0, SIZE)).await;
@@ -191,6 +198,7 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
         }
         let things: Vec<Thing> = vec![
             Box::new(recv),
+            Box::new(wait),
             Box::new(send),
             Box::new(quiet),
             Box::new(full),
@@ -205,8 +213,10 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
             },
         ];
         full_peer.set_nonblocking(true).unwrap();
+        idle_peer.set_nonblocking(true).unwrap();
         let peers = Peers {
             quiet: quiet_peer,
+            idle: idle_peer,
             full: full_peer,
             place: 0,
         };
@@ -232,12 +242,12 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
     }
     peers.stir(random);
     // All the time, so that something arrives at the worst one.
-    let (mut quiet, over) = (peers.quiet.try_clone().unwrap(), Arc::default());
+    let (mut idle, over) = (peers.idle.try_clone().unwrap(), Arc::default());
     let writes = thread::spawn({
         let over: Arc<AtomicBool> = Arc::clone(&over);
         move || {
             while !over.load(Ordering::Relaxed) {
-                let _ = quiet.write(&[1; 100]);
+                let _ = idle.write(&[1; 100]);
                 thread::yield_now();
             }
         }
@@ -268,7 +278,7 @@ fn canaries(driver: DriverChoice, rounds: usize) {
             peers.stir(&mut random);
         }
         peers.stir(&mut random);
-        descriptors_return_to(&[&before[..], &["".to_owned(), "".to_owned()]].concat());
+        descriptors_return_to(&[&before[..], &[const { String::new() }; 3]].concat());
         drop(peers);
         QUARANTINE.inspect(i);
     }
