@@ -150,6 +150,18 @@ fn setup_is_not_there() {
 }
 
 #[test]
+fn setup_is_denied() {
+    let nr = libc::SYS_io_uring_setup;
+    refused("setup_is_denied", nr, libc::EACCES, "seccomp");
+}
+
+#[test]
+fn setup_is_not_supported() {
+    let nr = libc::SYS_io_uring_setup;
+    refused("setup_is_not_supported", nr, libc::EOPNOTSUPP, "epoll");
+}
+
+#[test]
 fn enter_is_not_permitted() {
     let nr = libc::SYS_io_uring_enter;
     refused("enter_is_not_permitted", nr, libc::EPERM, "seccomp");

@@ -54,6 +54,16 @@ const LEVELS: [Level; 3] = [Level::NoArray, Level::Deferred, Level::Cooperative]
 /// not know one (EINVAL), smaller if there is no memory for it (ENOMEM: for
 /// users other than root, rings count against RLIMIT_MEMLOCK).
 pub(crate) fn negotiate(config: &Config) -> Result<IoUring, SetupError> {
+    let ring = granted(config, build)?;
+    limit_threads(&ring);
+    Ok(ring)
+}
+
+/// What `build` makes of the most that it does not refuse.
+fn granted<R>(
+    config: &Config,
+    build: impl Fn(Level, u32, u32) -> io::Result<R>,
+) -> Result<R, SetupError> {
     let (mut entries, mut completions) = (config.entries, config.completions);
     let mut levels = LEVELS.iter();
     let mut level = levels.next();
@@ -76,6 +86,30 @@ pub(crate) fn negotiate(config: &Config) -> Result<IoUring, SetupError> {
             }
             _ => return Err(SetupError::new(Step::Setup, error)),
         }
+    }
+}
+
+/// The most kernel threads of a ring, for work on files, which ends, and for
+/// what may wait for others, as a splice from an empty pipe does. Its own
+/// limits are four for each processor, for each ring, and as many as
+/// RLIMIT_NPROC allows. 16 are enough for what goes there: buffered writes, of
+/// which one runs at a time for a file, syncs and names (cold and O_DIRECT
+/// reads need none). What waits for others must not be kept from running by
+/// what it waits for: as many as the blocking pool has. Both from thin air.
+const KERNEL_THREADS: [u32; 2] = [16, 512];
+
+/// Takes the kernel's limits down, and never up. (One that knows none, before
+/// Linux 5.15, has its own ways.)
+fn limit_threads(ring: &IoUring) {
+    // Zeros ask.
+    let mut most = [0, 0];
+    if ring
+        .submitter()
+        .register_iowq_max_workers(&mut most)
+        .is_ok()
+    {
+        let mut least = [0, 1].map(|i| KERNEL_THREADS[i].min(most[i]));
+        let _ = ring.submitter().register_iowq_max_workers(&mut least);
     }
 }
 
@@ -199,12 +233,78 @@ mod tests {
     use super::*;
 
     #[test]
+    fn kernel_threads_are_limited() {
+        let ring = negotiate(&Config::default()).unwrap();
+        let mut limits = [0, 0];
+        if ring
+            .submitter()
+            .register_iowq_max_workers(&mut limits)
+            .is_ok()
+        {
+            assert!((1..=16).contains(&limits[0]), "{limits:?}");
+            assert!((1..=512).contains(&limits[1]), "{limits:?}");
+        }
+    }
+
+    #[test]
     fn every_level_that_this_kernel_knows_builds() {
         for level in LEVELS {
             match build(level, 8, 16) {
                 Ok(ring) => assert!(ring.params().cq_entries() >= 16),
                 Err(e) => assert_eq!(e.raw_os_error(), Some(libc::EINVAL), "{level:?}"),
             }
+        }
+    }
+
+    /// What is asked for when each attempt is refused so.
+    fn asked(refuse: impl Fn(Level, u32) -> Option<i32>) -> (Vec<(Level, u32, u32)>, Option<i32>) {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let granted = granted(&Config::default(), |level, entries, completions| {
+            asked.borrow_mut().push((level, entries, completions));
+            match refuse(level, entries) {
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => Ok(()),
+            }
+        });
+        let errno = granted.err().and_then(|error| {
+            assert_eq!(error.step(), Step::Setup);
+            error.errno()
+        });
+        (asked.into_inner(), errno)
+    }
+
+    #[test]
+    fn flags_are_given_up_newest_first() {
+        use Level::{Cooperative, Deferred, NoArray};
+        let all = [
+            (NoArray, 256, 4096),
+            (Deferred, 256, 4096),
+            (Cooperative, 256, 4096),
+        ];
+        let (seen, errno) = asked(|level, _| (level == NoArray).then_some(libc::EINVAL));
+        assert_eq!((&seen[..], errno), (&all[..2], None));
+        let (seen, errno) = asked(|_, _| Some(libc::EINVAL));
+        assert_eq!((&seen[..], errno), (&all[..], Some(libc::EINVAL)));
+    }
+
+    #[test]
+    fn a_ring_is_halved_for_want_of_memory() {
+        let (seen, errno) = asked(|_, entries| (entries > 64).then_some(libc::ENOMEM));
+        let sizes: Vec<_> = seen.iter().map(|asked| (asked.1, asked.2)).collect();
+        assert_eq!(
+            (&sizes[..], errno),
+            (&[(256, 4096), (128, 2048), (64, 1024)][..], None)
+        );
+        let (seen, errno) = asked(|_, _| Some(libc::ENOMEM));
+        assert_eq!(seen.last().map(|asked| asked.1), Some(LEAST_ENTRIES));
+        assert_eq!(errno, Some(libc::ENOMEM));
+    }
+
+    #[test]
+    fn a_refusal_is_not_argued_with() {
+        for refusal in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP] {
+            let (seen, errno) = asked(|_, _| Some(refusal));
+            assert_eq!((seen.len(), errno), (1, Some(refusal)));
         }
     }
 

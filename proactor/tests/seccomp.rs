@@ -117,3 +117,18 @@ fn nothing_may_be_registered() {
     }
     assert_eq!(probe().unwrap_err().errno(), Some(libc::EPERM));
 }
+
+#[test]
+fn other_refusals_are_refusals() {
+    if !is_child() {
+        for errno in [libc::EACCES, libc::EOPNOTSUPP] {
+            let name = "other_refusals_are_refusals";
+            in_a_child(name, libc::SYS_io_uring_setup, errno);
+        }
+        return;
+    }
+    let error = probe().unwrap_err();
+    assert_eq!(error.step(), Step::Setup);
+    let errno = error.errno();
+    assert!([Some(libc::EACCES), Some(libc::EOPNOTSUPP)].contains(&errno));
+}
