@@ -23,6 +23,7 @@ mod options;
 mod pressure;
 mod serve;
 mod socket;
+pub mod pipe;
 mod split;
 mod stream;
 #[allow(unsafe_code, reason = "the one place for it")]

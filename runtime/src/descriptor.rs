@@ -287,7 +287,7 @@ pub(crate) fn option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
     Ok(value)
 }
 
-fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let fd = fd.as_raw_fd();
     // SAFETY: F_GETFL takes no pointer.
     let old = unsafe { libc::fcntl(fd, libc::F_GETFL) };

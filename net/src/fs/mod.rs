@@ -21,6 +21,7 @@ mod whole;
 pub use file::File;
 pub use metadata::Metadata;
 pub use open::OpenOptions;
+pub(crate) use open::c_path;
 pub use paths::{
     DirEntry, create_dir, create_dir_all, metadata, read_dir, remove_dir, remove_dir_all,
     remove_file, rename, symlink_metadata,
