@@ -20,10 +20,10 @@ pub mod fs;
 mod futures_io;
 mod listener;
 mod options;
+pub mod pipe;
 mod pressure;
 mod serve;
 mod socket;
-pub mod pipe;
 mod split;
 mod stream;
 #[allow(unsafe_code, reason = "the one place for it")]
@@ -31,6 +31,7 @@ mod sys;
 mod tcp;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
+mod transfer;
 mod udp;
 mod unix;
 
@@ -47,6 +48,7 @@ pub use socket::TcpSocket;
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::StreamSocket;
 pub use tcp::{Tcp, TcpListener, TcpStream};
+pub use transfer::{copy, copy_bidirectional, sendfile};
 pub use udp::{Arrival, Transmit, UdpSocket};
 pub use unix::{
     PeerCred, Seqpacket, SocketFile, ToUnixAddr, Unix, UnixDatagram, UnixListener, UnixSeqpacket,

@@ -81,7 +81,7 @@ pub(crate) fn entry(fd: Fd, op: &mut FileOp) -> squeue::Entry {
             let fd = fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
             opcode::Close::new(Fd(fd)).build()
         }
-        FileOp::Splice { from, at, len } => {
+        FileOp::Splice { from, at, len, .. } => {
             let at = at.map_or(-1, |at| at as i64);
             opcode::Splice::new(Fd(from.as_raw_fd()), at, fd, -1, *len).build()
         }

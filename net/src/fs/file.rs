@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, ErrorKind, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, LentMut, LentSlices};
@@ -406,6 +407,10 @@ impl File {
     pub fn into_std(self) -> impl Future<Output = std::fs::File> + Send {
         let fd = self.reclaim();
         async { fd.await.into() }
+    }
+
+    pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.ports.descriptor
     }
 
     fn reclaim(self) -> impl Future<Output = OwnedFd> + Send {

@@ -97,6 +97,10 @@ pub enum FileOp {
         at: Option<u64>,
         /// How many bytes at most.
         len: u32,
+        /// The other end of the pipe, if it is the asker's too: a splice that
+        /// waits for the other side has the pipe locked meanwhile, and closing
+        /// the end would wait for that.
+        keep: Option<Arc<Descriptor>>,
     },
 }
 
@@ -254,7 +258,7 @@ impl FileOp {
                 answer: answer.as_mut_ptr(),
             },
             FileOp::Close(fd) => Call::Close(fd.as_ref().map(|fd| fd.as_raw_fd())),
-            FileOp::Splice { from, at, len } => Call::Splice {
+            FileOp::Splice { from, at, len, .. } => Call::Splice {
                 from: from.as_raw_fd(),
                 at: *at,
                 len: *len as usize,
