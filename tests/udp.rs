@@ -103,7 +103,32 @@ fn version_six(rt: Runtime) {
         for hops in [1, 64] {
             client.set_ttl(hops).unwrap();
             assert_eq!(client.ttl().unwrap(), hops);
+            client.set_multicast_ttl(hops).unwrap();
+            assert_eq!(client.multicast_ttl().unwrap(), hops);
+            client.set_tos(hops).unwrap();
+            assert_eq!(client.tos().unwrap(), hops);
         }
+        for on in [false, true] {
+            client.set_multicast_loop(on).unwrap();
+            assert_eq!(client.multicast_loop().unwrap(), on);
+        }
+        // The loopback interface has number 1 in every network of Linux's.
+        let group = "ff02::1:7321".parse().unwrap();
+        let member = UdpSocket::bind("[::]:0").await.unwrap();
+        if let Err(e) = member.join_multicast_v6(&group, 1) {
+            return println!("skipped: no multicast here: {e}");
+        }
+        let sender = UdpSocket::bind("[::1]:0").await.unwrap();
+        sender.set_multicast_if_v6(1).unwrap();
+        assert_eq!(sender.multicast_if_v6().unwrap(), 1);
+        let to = (group, member.local_addr().unwrap().port()).into();
+        match sender.send_to(b"all", to).await {
+            Ok(_) => assert_eq!(member.recv(&mut buf).await.unwrap(), whole(3)),
+            // The loopback interface needs a route for that.
+            Err(e) => assert_eq!(e.kind(), ErrorKind::NetworkUnreachable),
+        }
+        member.leave_multicast_v6(&group, 1).unwrap();
+        member.leave_multicast_v6(&group, 1).unwrap_err();
     });
 }
 
@@ -434,6 +459,10 @@ fn options(rt: Runtime) {
             assert_eq!(socket.broadcast().unwrap(), on);
             socket.set_multicast_loop(on).unwrap();
             assert_eq!(socket.multicast_loop().unwrap(), on);
+        }
+        for interface in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+            socket.set_multicast_if_v4(interface).unwrap();
+            assert_eq!(socket.multicast_if_v4().unwrap(), interface);
         }
         for n in [1, 7] {
             socket.set_ttl(n).unwrap();

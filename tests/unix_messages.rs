@@ -354,6 +354,8 @@ fn the_end_comes_after_all_packets(rt: Runtime) {
 fn packets_wait_for_room_and_none_is_lost(rt: Runtime) {
     rt.block_on(async {
         let (a, b) = UnixSeqpacket::pair().unwrap();
+        a.set_send_buffer_size(16 << 10).unwrap();
+        assert!(a.send_buffer_size().unwrap() >= 16 << 10);
         let mut sent: u32 = 0;
         while give_up(a.send(&sent.to_ne_bytes())).await.is_ready() {
             sent += 1;

@@ -1,4 +1,4 @@
-//! Options of TCP sockets: one list, for all types that have them.
+//! Options of sockets: one list, for all types that have them.
 //!
 //! Each is read from and written to the kernel when it is asked for; nothing
 //! is kept here. A macro writes the methods, with `socket()` of the type.
@@ -202,17 +202,29 @@ macro_rules! stream_options {
                 |s, limit| s.set_tcp_user_timeout(limit),
                 |s| s.tcp_user_timeout()
             );
+        }
+        crate::options::buffer_options!($type);
+    };
+}
+
+/// What every socket has, with different limits.
+macro_rules! buffer_options {
+    ($type:ident) => {
+        impl $type {
             crate::options::option!(
                 /// The kernel's send buffer, in bytes: SO_SNDBUF in socket(7).
-                /// It doubles what is set.
+                /// It doubles what is set, for what it needs itself, and caps
+                /// it.
                 set_send_buffer_size, send_buffer_size: usize,
                 |s, size| s.set_send_buffer_size(size),
                 |s| s.send_buffer_size()
             );
             crate::options::option!(
                 /// The kernel's receive buffer, in bytes: SO_RCVBUF in
-                /// socket(7). It doubles what is set. For large windows it has
-                /// to be set before the connection is made.
+                /// socket(7). It doubles what is set, for what it needs itself,
+                /// and caps it. (For large windows of TCP it has to be set
+                /// before the connection is made; local sockets are bounded by
+                /// the sender's buffer.)
                 set_recv_buffer_size, recv_buffer_size: usize,
                 |s, size| s.set_recv_buffer_size(size),
                 |s| s.recv_buffer_size()
@@ -221,4 +233,4 @@ macro_rules! stream_options {
     };
 }
 
-pub(crate) use {option, socket_options, stream_options};
+pub(crate) use {buffer_options, option, socket_options, stream_options};

@@ -4,13 +4,15 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use libc::c_int;
-use socket2::{Domain, Socket};
+use socket2::SockRef;
 
 use super::UdpSocket;
+use crate::options::{buffer_options, is_v6, option, socket_options};
 use crate::sys;
 
-/// Each is an option of the system's: the setter fails as setsockopt(2) does,
-/// the getter as getsockopt(2) does.
+socket_options!(UdpSocket);
+buffer_options!(UdpSocket);
+
 impl UdpSocket {
     // -- what is told of a datagram (`Arrival`) ----------------------------
 
@@ -87,70 +89,43 @@ impl UdpSocket {
         self.set(libc::SOL_UDP, libc::UDP_GRO, on)
     }
 
-    // -- how datagrams are sent --------------------------------------------
+    // -- broadcast and multicast -------------------------------------------
 
-    /// Whether it may send to broadcast addresses: SO_BROADCAST in socket(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
-        self.socket().set_broadcast(on)
-    }
-
-    /// See [`set_broadcast`](UdpSocket::set_broadcast).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn broadcast(&self) -> io::Result<bool> {
-        self.socket().broadcast()
-    }
-
-    /// The time to live, or hop limit, of datagrams that are not multicast:
-    /// IP_TTL, IPV6_UNICAST_HOPS.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.by_family(
-            |socket| socket.set_ttl_v4(ttl),
-            |socket| socket.set_unicast_hops_v6(ttl),
-        )
-    }
-
-    /// See [`set_ttl`](UdpSocket::set_ttl).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn ttl(&self) -> io::Result<u32> {
-        self.by_family(Socket::ttl_v4, Socket::unicast_hops_v6)
-    }
-
-    /// The type of service, or traffic class: IP_TOS, IPV6_TCLASS.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_tos(&self, tos: u32) -> io::Result<()> {
-        self.by_family(
-            |socket| socket.set_tos_v4(tos),
-            |socket| socket.set_tclass_v6(tos),
-        )
-    }
-
-    /// See [`set_tos`](UdpSocket::set_tos).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn tos(&self) -> io::Result<u32> {
-        self.by_family(Socket::tos_v4, Socket::tclass_v6)
-    }
-
-    // -- multicast ---------------------------------------------------------
+    option!(
+        /// Whether it may send to broadcast addresses: SO_BROADCAST in
+        /// socket(7).
+        set_broadcast, broadcast: bool,
+        |s, on| s.set_broadcast(on),
+        |s| s.broadcast()
+    );
+    option!(
+        /// Whether this host gets the multicasts that it sends:
+        /// IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP.
+        set_multicast_loop, multicast_loop: bool,
+        |s, on| if is_v6(&s)? { s.set_multicast_loop_v6(on) } else { s.set_multicast_loop_v4(on) },
+        |s| if is_v6(&s)? { s.multicast_loop_v6() } else { s.multicast_loop_v4() }
+    );
+    option!(
+        /// How far multicasts go, in hops: IP_MULTICAST_TTL,
+        /// IPV6_MULTICAST_HOPS. 1 by default, this network.
+        set_multicast_ttl, multicast_ttl: u32,
+        |s, ttl| if is_v6(&s)? { s.set_multicast_hops_v6(ttl) } else { s.set_multicast_ttl_v4(ttl) },
+        |s| if is_v6(&s)? { s.multicast_hops_v6() } else { s.multicast_ttl_v4() }
+    );
+    option!(
+        /// The interface, by its address, that multicasts leave by:
+        /// IP_MULTICAST_IF in ip(7). Unspecified: of the system's choice.
+        set_multicast_if_v4, multicast_if_v4: Ipv4Addr,
+        |s, interface| s.set_multicast_if_v4(&interface),
+        |s| s.multicast_if_v4()
+    );
+    option!(
+        /// The interface, by its number, that multicasts leave by:
+        /// IPV6_MULTICAST_IF in ipv6(7). 0: of the system's choice.
+        set_multicast_if_v6, multicast_if_v6: u32,
+        |s, interface| s.set_multicast_if_v6(interface),
+        |s| s.multicast_if_v6()
+    );
 
     /// Joins a group, on the interface with this address, or on one of the
     /// system's choice if it is unspecified: IP_ADD_MEMBERSHIP in ip(7).
@@ -190,120 +165,6 @@ impl UdpSocket {
         self.socket().leave_multicast_v6(group, interface)
     }
 
-    /// The interface, by its address, that multicasts leave by: IP_MULTICAST_IF
-    /// in ip(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers: no such interface.
-    pub fn set_multicast_if_v4(&self, interface: Ipv4Addr) -> io::Result<()> {
-        self.socket().set_multicast_if_v4(&interface)
-    }
-
-    /// The interface, by its number, that multicasts leave by:
-    /// IPV6_MULTICAST_IF in ipv6(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers: no such interface.
-    pub fn set_multicast_if_v6(&self, interface: u32) -> io::Result<()> {
-        self.socket().set_multicast_if_v6(interface)
-    }
-
-    /// Whether this host gets the multicasts that it sends: IP_MULTICAST_LOOP,
-    /// IPV6_MULTICAST_LOOP.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_multicast_loop(&self, on: bool) -> io::Result<()> {
-        self.by_family(
-            |socket| socket.set_multicast_loop_v4(on),
-            |socket| socket.set_multicast_loop_v6(on),
-        )
-    }
-
-    /// See [`set_multicast_loop`](UdpSocket::set_multicast_loop).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn multicast_loop(&self) -> io::Result<bool> {
-        self.by_family(Socket::multicast_loop_v4, Socket::multicast_loop_v6)
-    }
-
-    /// How far multicasts go, in hops: IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS. 1
-    /// by default, this network.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_multicast_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.by_family(
-            |socket| socket.set_multicast_ttl_v4(ttl),
-            |socket| socket.set_multicast_hops_v6(ttl),
-        )
-    }
-
-    /// See [`set_multicast_ttl`](UdpSocket::set_multicast_ttl).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn multicast_ttl(&self) -> io::Result<u32> {
-        self.by_family(Socket::multicast_ttl_v4, Socket::multicast_hops_v6)
-    }
-
-    // -- buffers, errors ---------------------------------------------------
-
-    /// How many bytes may wait to be received: SO_RCVBUF in socket(7). The
-    /// kernel doubles it, for what it needs itself, and caps it.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_recv_buffer_size(&self, size: usize) -> io::Result<()> {
-        self.socket().set_recv_buffer_size(size)
-    }
-
-    /// See [`set_recv_buffer_size`](UdpSocket::set_recv_buffer_size).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn recv_buffer_size(&self) -> io::Result<usize> {
-        self.socket().recv_buffer_size()
-    }
-
-    /// How many bytes may wait to be sent: SO_SNDBUF in socket(7). The kernel
-    /// doubles it, for what it needs itself, and caps it.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_send_buffer_size(&self, size: usize) -> io::Result<()> {
-        self.socket().set_send_buffer_size(size)
-    }
-
-    /// See [`set_send_buffer_size`](UdpSocket::set_send_buffer_size).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn send_buffer_size(&self) -> io::Result<usize> {
-        self.socket().send_buffer_size()
-    }
-
-    /// Takes the error that an earlier datagram met, so that no call answers
-    /// with it: SO_ERROR in socket(7).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.socket().take_error()
-    }
-
     fn set(&self, level: c_int, name: c_int, on: bool) -> io::Result<()> {
         sys::set(self, level, name, c_int::from(on))
     }
@@ -311,25 +172,9 @@ impl UdpSocket {
     /// Sets an option that has a name for each version. A socket of IPv6 may
     /// speak both; one of IPv4 knows nothing of the other.
     fn on_both(&self, v4: (c_int, c_int), v6: (c_int, c_int), on: bool) -> io::Result<()> {
-        if self.is_v6()? {
+        if is_v6(&SockRef::from(self))? {
             self.set(v6.0, v6.1, on)?;
         }
         self.set(v4.0, v4.1, on)
-    }
-
-    fn by_family<T>(
-        &self,
-        v4: impl FnOnce(&Socket) -> io::Result<T>,
-        v6: impl FnOnce(&Socket) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let socket = self.socket();
-        match self.is_v6()? {
-            true => v6(&socket),
-            false => v4(&socket),
-        }
-    }
-
-    fn is_v6(&self) -> io::Result<bool> {
-        Ok(self.socket().domain()? == Domain::IPV6)
     }
 }

@@ -14,6 +14,7 @@ use super::addr::{Name, ToUnixAddr, local};
 use super::cred::{self, PeerCred};
 use super::{bind, fds};
 use crate::datagram::{Ports, RECV, Received, SEND, pair};
+use crate::options::buffer_options;
 use crate::sys;
 
 /// A local socket for datagrams. Unlike UDP's, they keep their order and are
@@ -28,6 +29,8 @@ use crate::sys;
 pub struct UnixDatagram {
     ports: Ports,
 }
+
+buffer_options!(UnixDatagram);
 
 impl UnixDatagram {
     /// A socket with a path, or an abstract name (see [`ToUnixAddr`]). Its file

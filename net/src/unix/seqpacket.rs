@@ -22,6 +22,7 @@ use super::{bind, connected, fds};
 use crate::datagram::{Ports, RECV, Received, SEND, pair};
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
+use crate::options::buffer_options;
 use crate::sys::{self, Beside};
 
 /// The family of local sockets that are connections and keep the boundaries of
@@ -63,6 +64,8 @@ pub type UnixSeqpacketListener = Listener<Seqpacket>;
 pub struct UnixSeqpacket {
     ports: Ports,
 }
+
+buffer_options!(UnixSeqpacket);
 
 impl UnixSeqpacket {
     /// Connects to a listener. If its queue is full, it is tried again until
@@ -238,7 +241,7 @@ impl UnixSeqpacket {
     ///
     /// What shutdown(2) answers.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.ports.socket().shutdown(how)
+        self.socket().shutdown(how)
     }
 
     /// The process at the other end, as it was when they were connected.
@@ -256,7 +259,7 @@ impl UnixSeqpacket {
     ///
     /// What getsockname(2) answers.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        local(&self.ports.socket().local_addr()?)
+        local(&self.socket().local_addr()?)
     }
 
     /// The name of the other end.
@@ -265,7 +268,11 @@ impl UnixSeqpacket {
     ///
     /// What getpeername(2) answers.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        local(&self.ports.socket().peer_addr()?)
+        local(&self.socket().peer_addr()?)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        self.ports.socket()
     }
 }
 

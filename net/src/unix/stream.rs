@@ -16,6 +16,7 @@ use super::{bind, connected, fds};
 use crate::datagram::pair;
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
+use crate::options::buffer_options;
 use crate::stream::StreamSocket;
 use crate::sys;
 
@@ -54,6 +55,8 @@ pub type UnixStream = StreamSocket<Unix>;
 /// A local socket that listens. Its file stays behind when it is closed, unless
 /// a [`SocketFile`](crate::SocketFile) sees to it.
 pub type UnixListener = Listener<Unix>;
+
+buffer_options!(UnixStream);
 
 impl UnixStream {
     /// Connects to a listener. If its queue is full, it is tried again until
