@@ -24,6 +24,19 @@ use crate::descriptor::Descriptor;
 
 /// An operation on a file. Offsets are in bytes from the beginning; transfers
 /// may be shorter than asked for.
+///
+/// | operation | result | cancelling it may lose |
+/// |---|---|---|
+/// | `Read`, `ReadVectored` | [`Yield::Done`]`(bytes)` | nothing but what was read: the file is as it was |
+/// | `Write`, `WriteVectored` | [`Yield::Done`]`(bytes)` | knowledge: any part may have been written |
+/// | `Sync` | [`Yield::Done`]`(0)` | knowledge, an error included |
+/// | `Open` | [`Yield::File`] | knowledge: the file may have been made or emptied; what comes too late is closed |
+/// | `Stat` | [`Yield::Done`]`(0)`, and the answer in the operation | nothing |
+/// | `Close` | [`Yield::Done`]`(0)` | what close(2) says: it is closed in any case |
+/// | `Splice` | [`Yield::Done`]`(bytes)` | what was taken out of a pipe or a socket and not put into the other |
+///
+/// A ring is asked to cancel; a thread of the pool that has begun goes on, and
+/// what has not begun is not done.
 #[derive(Debug)]
 pub enum FileOp {
     /// Read into one buffer: pread(2).
