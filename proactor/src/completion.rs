@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use io_uring::cqueue;
 use isochrome_runtime::buf::RecvBuf;
@@ -64,7 +65,9 @@ impl Proactor {
             Key::WAKE => self.wake_armed = more,
             Key::CANCEL_ALL => {}
             key if key.cancels().is_some() => self.cancel_failed(key.cancels(), result),
-            _ => self.strangers += 1,
+            _ => {
+                self.strangers.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 

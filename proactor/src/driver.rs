@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use io_uring::types::Fd;
@@ -53,7 +54,7 @@ impl Proactor {
             backlog: VecDeque::new(),
             starved: VecDeque::new(),
             doomed: Vec::new(),
-            strangers: 0,
+            strangers: Arc::default(),
             closed: false,
             leaked: 0,
         })
@@ -318,6 +319,10 @@ impl Driver for Proactor {
 
     fn unparker(&self) -> Arc<dyn Unpark> {
         self.wake.clone()
+    }
+
+    fn unknown_completions(&self) -> Option<Arc<AtomicU64>> {
+        Some(self.strangers.clone())
     }
 
     fn shutdown(&mut self, grace: Duration) -> usize {

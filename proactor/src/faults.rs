@@ -59,9 +59,11 @@ pub(crate) enum Fault {
     ShortSend,
     /// What goes on by itself ends with its first completion.
     OneShot,
+    /// A completion that nobody asked for.
+    Stranger,
 }
 
-const KINDS: usize = Fault::OneShot as usize + 1;
+const KINDS: usize = Fault::Stranger as usize + 1;
 
 /// Which faults there are, and how often.
 pub(crate) struct Plan {
@@ -177,6 +179,9 @@ pub(crate) struct Ring {
     /// How many of these the driver may pop.
     shown: usize,
 }
+
+/// No operation is called so: the generation is far away.
+const STRANGER: u64 = 1 << 62 | 3;
 
 /// So many bytes are not divided, as no kernel does that has any room.
 const WHOLE: u32 = 512;
@@ -343,8 +348,13 @@ impl Ring {
         None
     }
 
-    /// Pushes the cancels whose time has come.
+    /// Pushes the cancels whose time has come, and what nobody asked for.
     fn send_late(&mut self) {
+        if (self.plan.as_mut()).is_some_and(|plan| plan.strikes(Fault::Stranger)) {
+            let entry = opcode::Nop::new().build().user_data(STRANGER);
+            // SAFETY: it points to nothing. (No room: none, this time.)
+            let _ = unsafe { self.inner.push(&entry) };
+        }
         let inner = &mut self.inner;
         self.late.retain_mut(|(enters, entry)| {
             *enters = enters.saturating_sub(1);

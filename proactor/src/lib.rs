@@ -61,6 +61,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -96,8 +97,8 @@ pub struct Proactor {
     starved: VecDeque<Key>,
     /// Operations that were cancelled out of the two queues above.
     doomed: Vec<Key>,
-    /// Completions of nothing that is known; ignored, and shown by `Debug`.
-    strangers: u64,
+    /// Completions of nothing that is known; ignored, and shown.
+    strangers: Arc<AtomicU64>,
     closed: bool,
     leaked: usize,
 }

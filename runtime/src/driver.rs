@@ -31,6 +31,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::op::InFlight;
@@ -85,6 +86,14 @@ pub trait Driver {
 
     /// Something that ends [`park`](Driver::park) from any thread.
     fn unparker(&self) -> Arc<dyn Unpark>;
+
+    /// Counts completions of nothing that the driver knows, which it ignored:
+    /// asked once, and shown in
+    /// [`WorkerStats::unknown_completions`](crate::WorkerStats::unknown_completions).
+    /// `None`, the default: there can be none.
+    fn unknown_completions(&self) -> Option<Arc<AtomicU64>> {
+        None
+    }
 
     /// The descriptor that was given `token` by [`Descriptor::set_token`](crate::Descriptor::set_token) is
     /// about to be closed, or has been; no operation of it is in flight.

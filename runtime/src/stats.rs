@@ -56,6 +56,9 @@ pub struct WorkerStats {
     ///
     /// [`Builder::long_poll`]: crate::Builder::long_poll
     pub long_polls: u64,
+    /// Completions that its driver knew nothing of, and ignored. Always zero,
+    /// but for a fault in the driver or the kernel.
+    pub unknown_completions: u64,
     /// What its thread has used of a processor, as the kernel counts it; with
     /// what a thread in `block_on` or a host's loop does besides. `None` when
     /// the worker has ended.

@@ -123,6 +123,20 @@ fn all_of_it_at_once() {
     works(&fixture(&faults.map(|fault| (fault, 4)), tiny()));
 }
 
+#[test]
+fn completions_of_nothing_are_ignored_and_counted() {
+    let f = fixture(&[(Fault::Stranger, 2)], tiny());
+    let (port, mut peer) = f.tcp_pair();
+    for i in 0..100 {
+        peer.write_all(&[i]).unwrap();
+        assert_eq!(*f.runtime.block_on(recv(&port)).unwrap(), [i]);
+    }
+    let counted = f.seen().strangers;
+    assert!(counted > 10, "{counted}");
+    let stats = f.runtime.handle().stats();
+    assert_eq!(stats.workers[0].unknown_completions, counted);
+}
+
 /// A host loop sleeps outside of the driver: whatever an enter left undone has
 /// to bring it back. Without that it slept for ever after an enter that was
 /// refused, took only some entries or had no room for all completions, and

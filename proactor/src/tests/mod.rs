@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
@@ -49,7 +50,7 @@ impl Spy {
         seen.in_flight = self.inner.table.len();
         seen.most_backlog = seen.most_backlog.max(self.inner.backlog.len());
         seen.most_starved = seen.most_starved.max(self.inner.starved.len());
-        seen.strangers = self.inner.strangers;
+        seen.strangers = self.inner.strangers.load(Ordering::Relaxed);
     }
 }
 
@@ -90,6 +91,10 @@ impl Driver for Spy {
 
     fn unparker(&self) -> Arc<dyn Unpark> {
         self.inner.unparker()
+    }
+
+    fn unknown_completions(&self) -> Option<Arc<AtomicU64>> {
+        self.inner.unknown_completions()
     }
 
     fn shutdown(&mut self, grace: Duration) -> usize {

@@ -122,6 +122,10 @@ impl WorkerShared {
             parks: figures.parks.get(),
             wakes: figures.wakes.get(),
             long_polls: figures.long_polls.get(),
+            unknown_completions: self
+                .unknown
+                .get()
+                .map_or(0, |count| count.load(Ordering::Relaxed)),
             cpu_time: figures.cpu_time(),
             ready_colors: self.queue.len(),
             tasks: figures.tasks.get() as usize,

@@ -94,6 +94,9 @@ impl Worker {
     pub(crate) fn new(runtime: Handle, index: usize, driver: Box<dyn Driver>) -> Worker {
         let here = &runtime.shared().workers[index];
         let _ = here.unpark.set(driver.unparker());
+        if let Some(unknown) = driver.unknown_completions() {
+            let _ = here.unknown.set(unknown);
+        }
         here.figures.starts();
         let long_polls = LongPolls::new(runtime.shared().reports.long_poll);
         Worker {

@@ -1,6 +1,7 @@
 //! What other threads reach of a worker.
 
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use super::command::{Command, Commands};
@@ -39,6 +40,8 @@ pub(crate) struct WorkerShared {
     /// Colors begun. Written by the worker.
     pub(super) progress: Counter,
     pub(super) figures: Figures,
+    /// The driver's count of completions that it did not know.
+    pub(super) unknown: OnceLock<Arc<AtomicU64>>,
 }
 
 /// The pace of a worker whose thread is elsewhere.
@@ -58,6 +61,7 @@ impl WorkerShared {
             pace: AtomicU32::new(pace::UNKNOWN),
             progress: Counter::new(0),
             figures: Figures::default(),
+            unknown: OnceLock::new(),
         }
     }
 
