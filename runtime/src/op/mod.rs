@@ -10,6 +10,11 @@
 //! | `File` | see [`FileOp`] | see [`FileOp`] |
 //! | `Edges` (subscription) | nothing: [`InFlight::edge`] | nothing |
 //!
+//! A cancelled operation still ends, by its last completion, and only then its
+//! memory and its descriptor are free: with ECANCELED, or with what it had done
+//! before the cancel came. An abandoned one drops what it yields: a socket is
+//! closed, a buffer goes back to its pool, a lent buffer is freed.
+//!
 //! A driver that works by completion carries all of them out but `Edges`. One
 //! that works by readiness ([`Driver::by_readiness`]) is asked for `Edges`
 //! only: the other operations are then carried out by the asking side, which
