@@ -1,5 +1,6 @@
 //! Several datagrams with one system call: recvmmsg(2) and sendmmsg(2).
 
+use std::array;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,9 +15,11 @@ use super::message::Head;
 /// small beside that of so many datagrams, and their headers lie on the stack.
 pub(crate) const MOST: usize = 32;
 
-/// What the kernel writes for one datagram, beside its bytes.
+/// What the kernel writes for one datagram, beside its bytes. It is never
+/// initialised as a whole: for all of a batch that is more than a call costs.
 struct Place<const N: usize> {
     name: SockAddrStorage,
+    /// Of zeroes in the beginning: the kernel writes no padding.
     control: [u8; N],
 }
 
@@ -41,17 +44,19 @@ pub(crate) fn recv_batch<const N: usize>(
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MOST];
     let mut places = [const { MaybeUninit::<Place<N>>::uninit() }; MOST];
     for ((header, place), buf) in headers.iter_mut().zip(&mut places).zip(&mut bufs[..count]) {
-        let place = place.write(Place {
-            name: SockAddrStorage::zeroed(),
-            control: [0; N],
-        });
+        let place = place.as_mut_ptr();
+        // SAFETY: the place is there, and zeroes are a control buffer.
+        let (name, control) = unsafe {
+            (&raw mut (*place).control).write_bytes(0, 1);
+            (&raw mut (*place).name, &raw mut (*place).control)
+        };
         // SAFETY: a header of zeroes is an empty one.
         let header = header.write(unsafe { mem::zeroed() });
-        header.msg_hdr.msg_name = (&raw mut place.name).cast();
-        header.msg_hdr.msg_namelen = place.name.size_of();
+        header.msg_hdr.msg_name = name.cast();
+        header.msg_hdr.msg_namelen = size_of::<SockAddrStorage>() as libc::socklen_t;
         header.msg_hdr.msg_iov = ptr::from_mut(buf).cast();
         header.msg_hdr.msg_iovlen = 1;
-        header.msg_hdr.msg_control = place.control.as_mut_ptr().cast();
+        header.msg_hdr.msg_control = control.cast();
         header.msg_hdr.msg_controllen = N as _;
     }
     let vector = headers.as_mut_ptr().cast();
@@ -71,19 +76,23 @@ pub(crate) fn recv_batch<const N: usize>(
         return Err(io::Error::last_os_error());
     }
     let received = result as usize;
-    let written = headers.iter().zip(&mut places).take(received);
+    let written = headers.iter().zip(&places).take(received);
     for (i, (header, place)) in written.enumerate() {
-        // SAFETY: both were written above, for all that were asked for.
-        let (header, place) = unsafe { (header.assume_init_ref(), place.assume_init_mut()) };
+        // SAFETY: written above, for all that were asked for.
+        let header = unsafe { header.assume_init_ref() };
         let head = Head {
             size: header.msg_len as usize,
             flags: header.msg_hdr.msg_flags,
             control: header.msg_hdr.msg_controllen as usize,
         };
-        let name = mem::replace(&mut place.name, SockAddrStorage::zeroed());
-        // SAFETY: the kernel has written an address of this length.
-        let from = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
-        let control = &place.control[..head.control];
+        let place = place.as_ptr();
+        // SAFETY: the kernel has written a name of this length, which no name
+        // exceeds; and the control buffer was initialised above.
+        let (from, control) = unsafe {
+            let name = (&raw const (*place).name).cast();
+            (address(name, header.msg_hdr.msg_namelen), &(*place).control)
+        };
+        let control = &control[..head.control];
         each(
             i,
             Got {
@@ -94,6 +103,22 @@ pub(crate) fn recv_batch<const N: usize>(
         );
     }
     Ok(received)
+}
+
+/// The address in the first `len` bytes at `name`.
+///
+/// # Safety
+///
+/// They are initialised, and an address that the kernel has written.
+unsafe fn address(name: *const u8, len: libc::socklen_t) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    let len = len.min(storage.size_of());
+    let to = (&raw mut storage).cast();
+    // SAFETY: handed on from the caller; the storage is as long at least.
+    unsafe {
+        ptr::copy_nonoverlapping(name, to, len as usize);
+        SockAddr::new(storage, len)
+    }
 }
 
 /// One datagram to be sent.
@@ -111,7 +136,8 @@ pub(crate) fn send_batch<'a, C: AsRef<[u8]>>(
     mut datagrams: impl Iterator<Item = Outgoing<'a, C>>,
 ) -> io::Result<usize> {
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MOST];
-    let mut places: [Option<Outgoing<'a, C>>; MOST] = [const { None }; MOST];
+    // (A constant array would be copied whole.)
+    let mut places: [Option<Outgoing<'a, C>>; MOST] = array::from_fn(|_| None);
     let mut count = 0;
     for (header, place) in headers.iter_mut().zip(&mut places) {
         let Some(datagram) = datagrams.next() else {
