@@ -6,6 +6,7 @@
 //! that was given up does not stand in the way of a later
 //! [`send_all`](StreamSocket::send_all).
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::task::{Context, Poll, ready};
 
@@ -59,6 +60,57 @@ impl<F: Family> StreamSocket<F> {
         let bufs = &bufs[first..];
         let bufs = &bufs[..bufs.len().min(MOST_SLICES)];
         self.poll_send(cx, |socket| socket.send_vectored_with_flags(bufs, FLAGS))
+    }
+
+    /// Sends some of the borrowed bytes, and says how many: the future of
+    /// [`poll_write`](StreamSocket::poll_write), for a single writer.
+    ///
+    /// Dropping the future has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `poll_write`.
+    pub async fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write(cx, buf)).await
+    }
+
+    /// As [`write`](StreamSocket::write), of several slices in their order.
+    ///
+    /// # Errors
+    ///
+    /// As for `poll_write`.
+    pub async fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write_vectored(cx, bufs)).await
+    }
+
+    /// Sends all of the borrowed bytes, for a single writer.
+    ///
+    /// Dropping the future leaves open how much was sent.
+    ///
+    /// # Errors
+    ///
+    /// As for `poll_write`; how much was sent is not known then.
+    pub async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write(buf).await? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                n => buf = &buf[n..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what there is room for at this moment, and says how much.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](ErrorKind::WouldBlock) if there is no room; else as for
+    /// `poll_write`.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.socket().send_with_flags(buf, FLAGS)
     }
 
     /// What the traits call closing or shutting down: the end of the writing

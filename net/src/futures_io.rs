@@ -14,7 +14,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::custom::Async;
 use crate::family::Family;
-use crate::split::{ReadHalf, WriteHalf};
+use crate::split::{ReadHalf, ReadRef, WriteHalf, WriteRef};
 use crate::stream::StreamSocket;
 
 macro_rules! reads {
@@ -64,9 +64,11 @@ macro_rules! writes {
 reads!(StreamSocket<F>);
 reads!(&StreamSocket<F>);
 reads!(ReadHalf<F>);
+reads!(ReadRef<'_, F>);
 writes!(StreamSocket<F>);
 writes!(&StreamSocket<F>);
 writes!(WriteHalf<F>);
+writes!(WriteRef<'_, F>);
 
 impl<T: Unpin> AsyncRead for Async<T>
 where

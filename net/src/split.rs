@@ -1,5 +1,7 @@
-//! Owned halves of a connection.
+//! Halves of a connection, borrowed and owned.
 
+use std::error::Error;
+use std::fmt;
 use std::net::Shutdown;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,7 +12,11 @@ use crate::tcp::Tcp;
 
 pub(crate) fn split<F: Family>(stream: StreamSocket<F>) -> (ReadHalf<F>, WriteHalf<F>) {
     let stream = Arc::new(stream);
-    (ReadHalf(stream.clone()), WriteHalf(stream))
+    let write = WriteHalf {
+        stream: stream.clone(),
+        ends: true,
+    };
+    (ReadHalf(stream), write)
 }
 
 /// The half that receives. Dereferences to the [`StreamSocket`].
@@ -20,7 +26,59 @@ pub struct ReadHalf<F: Family = Tcp>(Arc<StreamSocket<F>>);
 /// The half that sends. Dereferences to the [`StreamSocket`]. Dropping it ends
 /// the writing direction, so that the peer sees the end of the stream.
 #[derive(Debug)]
-pub struct WriteHalf<F: Family = Tcp>(Arc<StreamSocket<F>>);
+pub struct WriteHalf<F: Family = Tcp> {
+    stream: Arc<StreamSocket<F>>,
+    /// Dropping it ends the direction.
+    ends: bool,
+}
+
+impl<F: Family> ReadHalf<F> {
+    /// Puts the two halves of a connection together again.
+    ///
+    /// # Errors
+    ///
+    /// If the halves are of two connections: both are given back.
+    pub fn reunite(self, mut write: WriteHalf<F>) -> Result<StreamSocket<F>, ReuniteError<F>> {
+        if !Arc::ptr_eq(&self.0, &write.stream) {
+            return Err(ReuniteError(self, write));
+        }
+        write.ends = false;
+        drop(write);
+        Ok(Arc::into_inner(self.0).expect("each half has one reference"))
+    }
+}
+
+impl<F: Family> WriteHalf<F> {
+    /// As [`ReadHalf::reunite`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reunite(self, read: ReadHalf<F>) -> Result<StreamSocket<F>, ReuniteError<F>> {
+        read.reunite(self)
+    }
+}
+
+/// Two halves that are of two connections, given back.
+pub struct ReuniteError<F: Family = Tcp>(pub ReadHalf<F>, pub WriteHalf<F>);
+
+impl<F: Family> fmt::Debug for ReuniteError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (read, write) = (&*self.0, &*self.1);
+        f.debug_tuple("ReuniteError")
+            .field(read)
+            .field(write)
+            .finish()
+    }
+}
+
+impl<F: Family> fmt::Display for ReuniteError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("these halves are of two connections")
+    }
+}
+
+impl<F: Family> Error for ReuniteError<F> {}
 
 impl<F: Family> Deref for ReadHalf<F> {
     type Target = StreamSocket<F>;
@@ -34,13 +92,41 @@ impl<F: Family> Deref for WriteHalf<F> {
     type Target = StreamSocket<F>;
 
     fn deref(&self) -> &StreamSocket<F> {
-        &self.0
+        &self.stream
     }
 }
 
 impl<F: Family> Drop for WriteHalf<F> {
     fn drop(&mut self) {
-        // An error says that the connection is gone, which is as good.
-        let _ = self.0.shutdown(Shutdown::Write);
+        if self.ends {
+            // An error says that the connection is gone, which is as good.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+/// The borrowed half that receives: [`StreamSocket::split`]. Dereferences to
+/// the [`StreamSocket`].
+#[derive(Debug)]
+pub struct ReadRef<'a, F: Family = Tcp>(pub(crate) &'a StreamSocket<F>);
+
+/// The borrowed half that sends: [`StreamSocket::split`]. Dereferences to the
+/// [`StreamSocket`]. Dropping it ends nothing.
+#[derive(Debug)]
+pub struct WriteRef<'a, F: Family = Tcp>(pub(crate) &'a StreamSocket<F>);
+
+impl<F: Family> Deref for ReadRef<'_, F> {
+    type Target = StreamSocket<F>;
+
+    fn deref(&self) -> &StreamSocket<F> {
+        self.0
+    }
+}
+
+impl<F: Family> Deref for WriteRef<'_, F> {
+    type Target = StreamSocket<F>;
+
+    fn deref(&self) -> &StreamSocket<F> {
+        self.0
     }
 }

@@ -12,11 +12,11 @@ use std::task::{Context, Poll, ready};
 
 use isochrome_runtime::Descriptor;
 use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
-use isochrome_runtime::op::Port;
+use isochrome_runtime::op::{Port, SendBuf};
 use socket2::SockRef;
 
 use crate::family::Family;
-use crate::split::{self, ReadHalf, WriteHalf};
+use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 
 /// A connection that is a stream of bytes: a [`TcpStream`](crate::TcpStream),
 /// say. What depends on the family is said there; everything else is here, so
@@ -147,23 +147,34 @@ impl<F: Family> StreamSocket<F> {
     /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
-        let len = buf.bytes().len();
-        let mut sending = self.send.send(buf, true);
-        poll_fn(move |cx| {
-            let (result, buf) = ready!(Pin::new(&mut sending).poll(cx));
-            let result = match result {
-                Ok(n) if n == len => Ok(()),
-                Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-                Err(e) => Err(e),
-            };
-            Poll::Ready((result, buf))
-        })
+        all_of(buf.bytes().len(), self.send.send(buf, true))
+    }
+
+    /// Sends all bytes without copying them into the kernel, where the driver,
+    /// the kernel and the kind of socket can do that (io_uring's SEND_ZC);
+    /// elsewhere as [`send_all`](StreamSocket::send_all) does. It hands the
+    /// buffer back when the kernel is done with it, which on TCP is when the
+    /// other end has acknowledged the bytes: the next sender waits for that.
+    ///
+    /// For large buffers on fast networks: what pinning the pages takes is more
+    /// than copying a few kilobytes, and over loopback all is copied anyway.
+    ///
+    /// Dropping the future leaves open how much was sent: the stream is of no
+    /// use afterwards but to be closed. The buffer is dropped when the kernel
+    /// is done with it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](StreamSocket::send); how much was sent is not known then.
+    pub fn send_zc<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
+        all_of(buf.bytes().len(), self.send.send_zc(buf))
     }
 
     // -- the rest ---------------------------------------------------------
 
     /// Ends one direction or both: shutdown(2). Ending the writing half tells
-    /// the peer that no more will come.
+    /// the peer that no more will come. Ending the reading half is told to who
+    /// waits to receive: they see the end of the stream, after what has arrived.
     ///
     /// # Errors
     ///
@@ -190,6 +201,12 @@ impl<F: Family> StreamSocket<F> {
         F::addr(self.socket().peer_addr()?)
     }
 
+    /// Two borrowed halves, for code that wants one for each direction: both
+    /// directions of `&self` can be used as well.
+    pub fn split(&mut self) -> (ReadRef<'_, F>, WriteRef<'_, F>) {
+        (ReadRef(self), WriteRef(self))
+    }
+
     /// Two owned halves, for two tasks. (Sharing `&self`, or an `Arc`, does as
     /// well; the halves end their direction when they are dropped.)
     pub fn into_split(self) -> (ReadHalf<F>, WriteHalf<F>) {
@@ -203,6 +220,23 @@ impl<F: Family> StreamSocket<F> {
     pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.recv.descriptor())
     }
+}
+
+/// Sending that is done only when all is sent.
+#[inline]
+fn all_of<B: IoBuf>(
+    len: usize,
+    mut sending: SendBuf<'_, B>,
+) -> impl Future<Output = (io::Result<()>, B)> + Send {
+    poll_fn(move |cx| {
+        let (result, buf) = ready!(Pin::new(&mut sending).poll(cx));
+        let result = match result {
+            Ok(n) if n == len => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(e) => Err(e),
+        };
+        Poll::Ready((result, buf))
+    })
 }
 
 impl<F> AsFd for StreamSocket<F> {

@@ -116,14 +116,51 @@ impl TcpListener {
     /// look-up (see [`resolve`](crate::resolve)); if called outside a runtime.
     pub async fn bind(on: impl ToAddrs) -> io::Result<TcpListener> {
         let runtime = crate::runtime()?;
-        let mut last = None;
-        for addr in resolve(on).await? {
-            match bind_one(addr, &runtime) {
-                Ok(listener) => return Ok(listener),
-                Err(e) => last = Some(e),
-            }
+        first_of(resolve(on).await?, |addr| bind_one(addr, false, &runtime))
+    }
+
+    /// A listener for each worker, all on one address (SO_REUSEPORT): the
+    /// kernel gives each a share of the connections, by a hash of the addresses
+    /// of both ends. Each is to be accepted from, best on its worker:
+    ///
+    /// ```no_run
+    /// # async fn serve(_: isochrome_net::TcpStream) {}
+    /// # async fn example() -> std::io::Result<()> {
+    /// use isochrome_net::TcpListener;
+    /// use isochrome_runtime::{Handle, spawn_apart};
+    ///
+    /// let runtime = Handle::current().expect("in a task");
+    /// let group = TcpListener::bind_group("0.0.0.0:7777").await?;
+    /// for (worker, listener) in group.into_iter().enumerate() {
+    ///     drop(runtime.spawn_pinned(worker, async move {
+    ///         while let Ok((stream, _)) = listener.accept().await {
+    ///             drop(spawn_apart(serve(stream)));
+    ///         }
+    ///     }));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A connection's task begins where it was accepted then, and its I/O is
+    /// with that worker's driver; an idle worker may still take the task over.
+    /// Without stealing, or with
+    /// [`spawn_local`](isochrome_runtime::spawn_local), it stays.
+    ///
+    /// Closing one of them resets the connections that wait at it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](TcpListener::bind).
+    pub async fn bind_group(on: impl ToAddrs) -> io::Result<Vec<TcpListener>> {
+        let runtime = crate::runtime()?;
+        let first = first_of(resolve(on).await?, |addr| bind_one(addr, true, &runtime))?;
+        let address = first.local_addr()?;
+        let mut group = vec![first];
+        while group.len() < runtime.workers() {
+            group.push(bind_one(address, true, &runtime)?);
         }
-        Err(last.expect("resolve gives at least one address"))
+        Ok(group)
     }
 
     /// Takes a listening std socket over.
@@ -136,9 +173,25 @@ impl TcpListener {
     }
 }
 
-fn bind_one(addr: SocketAddr, runtime: &Handle) -> io::Result<TcpListener> {
+/// The first that can be had.
+fn first_of(
+    addresses: Vec<SocketAddr>,
+    bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
+) -> io::Result<TcpListener> {
+    let mut last = None;
+    for address in addresses {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.expect("resolve gives at least one address"))
+}
+
+fn bind_one(addr: SocketAddr, shared: bool, runtime: &Handle) -> io::Result<TcpListener> {
     let socket = new_socket(addr, runtime)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::on(socket.into(), runtime)

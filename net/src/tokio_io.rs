@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::custom::Async;
 use crate::family::Family;
-use crate::split::{ReadHalf, WriteHalf};
+use crate::split::{ReadHalf, ReadRef, WriteHalf, WriteRef};
 use crate::stream::StreamSocket;
 
 macro_rules! reads {
@@ -71,9 +71,11 @@ macro_rules! writes {
 reads!(StreamSocket<F>);
 reads!(&StreamSocket<F>);
 reads!(ReadHalf<F>);
+reads!(ReadRef<'_, F>);
 writes!(StreamSocket<F>);
 writes!(&StreamSocket<F>);
 writes!(WriteHalf<F>);
+writes!(WriteRef<'_, F>);
 
 impl<T: Unpin> AsyncRead for Async<T>
 where

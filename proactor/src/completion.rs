@@ -54,7 +54,9 @@ impl Proactor {
             return;
         };
         let found = self.table.get_mut(key);
-        if found.is_some_and(|o| o.stage == Stage::Pushed && o.wish != Wish::Go) {
+        // What has told its result cannot be cancelled, and ends by itself.
+        let open = |o: &mut Operation| o.stage == Stage::Pushed && o.told.is_none();
+        if found.is_some_and(|o| open(o) && o.wish != Wish::Go) {
             self.cancels.push_back(key);
         }
     }
@@ -87,6 +89,16 @@ impl Proactor {
             e if e <= -ERESTARTSYS => Err(libc::ECANCELED),
             e => Err(-e),
         };
+        if more && operation.kind == Kind::Send {
+            // Sent without a copy: another completion says that the kernel is
+            // done with the memory.
+            operation.told = Some(result);
+            return;
+        }
+        let result = operation.told.take().unwrap_or(result);
+        if operation.falls_back(result) {
+            return self.start(key);
+        }
         let duty = operation.duty(result, more);
         let completion = yielded(operation, result, claimed, &self.buffers);
         match duty {

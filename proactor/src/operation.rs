@@ -118,6 +118,9 @@ pub(crate) struct Operation {
     pub(crate) hungry: bool,
     /// Where a hungry receive receives to if the ring is empty.
     pub(crate) private: Option<Private>,
+    /// What a send without a copy came to, of which the kernel still has the
+    /// memory: its last completion says that it has not.
+    pub(crate) told: Option<Result<usize, i32>>,
     /// How much was sent by earlier steps.
     pub(crate) sent: usize,
     /// How much is to be sent before it is done: all or, if any will do, one.
@@ -138,6 +141,7 @@ impl Operation {
                     let rest = data.len().saturating_sub(*from);
                     (Kind::Send, if *all { rest } else { rest.min(1) })
                 }
+                Op::SendZc { data, from } => (Kind::Send, data.len().saturating_sub(*from)),
                 Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
                 // Edges are not asked of this driver; a poll tells of the first.
                 Op::Poll(_) | Op::Edges(_) => (Kind::Poll, 0),
@@ -158,6 +162,7 @@ impl Operation {
             multishot,
             hungry: false,
             private: None,
+            told: None,
             sent: 0,
             goal,
         };
@@ -167,10 +172,34 @@ impl Operation {
     /// Keeps the place after `n` bytes of a [`Duty::Resend`].
     pub(crate) fn advance(&mut self, n: usize) {
         self.op.with_op(|op| {
-            if let Op::Send { from, .. } = op {
+            if let Op::Send { from, .. } | Op::SendZc { from, .. } = op {
                 *from += n;
             }
         });
+    }
+
+    /// Whether a send without a copy cannot be done here, and was made a plain
+    /// one, to be started: the kernel is too old, the socket is of the wrong
+    /// kind, or no memory can be locked.
+    pub(crate) fn falls_back(&mut self, result: Result<usize, i32>) -> bool {
+        let cannot = matches!(
+            result,
+            Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOMEM | libc::ENOBUFS)
+        );
+        if !cannot || self.kind != Kind::Send || self.wish != Wish::Go {
+            return false;
+        }
+        self.op.with_op(|op| match std::mem::replace(op, Op::Recv) {
+            Op::SendZc { data, from } => {
+                let all = true;
+                *op = Op::Send { data, from, all };
+                true
+            }
+            other => {
+                *op = other;
+                false
+            }
+        })
     }
 
     /// What to do about a completion with this result.
@@ -221,6 +250,13 @@ fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
             let wait_all = if *all { libc::MSG_WAITALL } else { 0 };
             opcode::Send::new(fd, start, rest.min(MOST) as u32)
                 .flags(libc::MSG_NOSIGNAL | wait_all)
+                .build()
+        }
+        Op::SendZc { data, from } => {
+            let rest = data.len().saturating_sub(*from);
+            let start = data.as_ptr().wrapping_add(data.len() - rest);
+            opcode::SendZc::new(fd, start, rest.min(MOST) as u32)
+                .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                 .build()
         }
         Op::Poll(interest) | Op::Edges(interest) => {

@@ -79,6 +79,13 @@ pub(super) fn recv_into(fd: RawFd, buf: &mut [u8]) -> Attempt<usize> {
     Attempt::of(received.map(|n| (n, left_to_read(n, len))))
 }
 
+/// As `recv_into`, but what is received stays, and so is there for the next.
+pub(super) fn peek_into(fd: RawFd, buf: &mut [u8]) -> Attempt<usize> {
+    // SAFETY: as in `recv_into`.
+    let seen = unsafe { sys::peek(fd, buf.as_mut_ptr(), buf.len()) };
+    Attempt::of(seen.map(|n| (n, Left::Unknown)))
+}
+
 /// Sends what is left of `data` from `from` on; yields how much of it is sent
 /// by now if that is `all`, or just what this call sent.
 #[inline]

@@ -6,6 +6,7 @@
 //! | `Connect` | [`Yield::Done`]`(0)` | the attempt: the socket is in an undefined state |
 //! | `Recv` (subscription) | [`Yield::Buf`], empty at the end | nothing: what was received waits in the [`Port`] |
 //! | `Send` | [`Yield::Done`]`(bytes)` | knowledge: any prefix may have been sent |
+//! | `SendZc` | [`Yield::Done`]`(bytes)`, when the kernel is done with the buffer | knowledge, likewise |
 //! | `Poll` | [`Yield::Done`]`(0)` | nothing |
 //! | `File` | see [`FileOp`] | see [`FileOp`] |
 //! | `Edges` (subscription) | nothing: [`InFlight::edge`] | nothing |
@@ -39,6 +40,7 @@
 //! | `file`, `file_run`, `file_sys` | files: a ring, or the blocking pool |
 //! | `attempt`, `sys` | one try: one system call |
 //! | [`call`] | system calls for those without `unsafe` |
+//! | `look` | receiving without taking, and without waiting |
 //! | `direct` | system calls of the asking side's own, on every driver |
 //! | `address` | addresses as the kernel takes them |
 //!
@@ -70,6 +72,7 @@ mod file_sys;
 mod flight;
 mod lifecycle;
 mod line;
+mod look;
 mod port;
 mod readiness;
 mod ready;
@@ -115,6 +118,16 @@ pub enum Op {
         /// the first bytes.
         all: bool,
     },
+    /// Send all of it from where it is, without a copy into the kernel:
+    /// IORING_OP_SEND_ZC. It is complete when the kernel is done with the
+    /// memory too. A driver that cannot do it for this descriptor sends as
+    /// `Send` does, and may make it one.
+    SendZc {
+        /// The bytes, and what owns them.
+        data: Lent,
+        /// As in `Send`.
+        from: usize,
+    },
     /// Wait for readiness: poll(2).
     Poll(Interest),
     /// What may wait for a disk, and is told of by no readiness.
@@ -131,7 +144,7 @@ impl Op {
     fn interest(&self) -> Interest {
         match self {
             Op::Accept | Op::Recv => Interest::Read,
-            Op::Connect(_) | Op::Send { .. } | Op::File(_) => Interest::Write,
+            Op::Connect(_) | Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => Interest::Write,
             Op::Poll(interest) | Op::Edges(interest) => *interest,
         }
     }
@@ -146,7 +159,7 @@ impl Op {
                 std::mem::forget(std::mem::replace(address, copy));
                 true
             }
-            Op::Send { .. } | Op::File(_) => false,
+            Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => false,
         }
     }
 

@@ -157,7 +157,7 @@ impl State {
 
     /// One attempt.
     #[inline]
-    fn try_once<T>(
+    pub(super) fn try_once<T>(
         &mut self,
         tcp: bool,
         attempt: impl FnOnce() -> Attempt<T>,

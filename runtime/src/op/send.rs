@@ -23,6 +23,7 @@ pub struct SendBuf<'a, B: IoBuf> {
     from: usize,
     number: u32,
     all: bool,
+    zero_copy: bool,
     submitted: bool,
 }
 
@@ -48,8 +49,23 @@ impl Port {
             from: 0,
             number: ANYONE,
             all,
+            zero_copy: false,
             submitted: false,
         }
+    }
+
+    /// As [`send`](Port::send) of all bytes, without a copy into the kernel
+    /// where the driver can do that ([`Op::SendZc`]). The buffer comes back when
+    /// the kernel is done with it, which is when the other end has the bytes,
+    /// and the next sender waits for that.
+    ///
+    /// # Errors
+    ///
+    /// As for `send`.
+    pub fn send_zc<B: IoBuf>(&self, buf: B) -> SendBuf<'_, B> {
+        let mut sending = self.send(buf, true);
+        sending.zero_copy = true;
+        sending
     }
 }
 
@@ -87,18 +103,21 @@ impl<B: IoBuf> Future for SendBuf<'_, B> {
 impl<B: IoBuf> SendBuf<'_, B> {
     /// Where the driver works by completion.
     fn poll_lent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let (buf, all) = (&mut self.buf, self.all);
+        let (buf, all, zero_copy) = (&mut self.buf, self.all, self.zero_copy);
         if buf.as_ref().is_some_and(|buf| buf.bytes().is_empty()) {
             return Poll::Ready(Ok(0));
         }
         let op = || {
             let data = Lent::new(buf.take().expect("polled after completion"));
-            Op::Send { data, from: 0, all }
+            match zero_copy {
+                true => Op::SendZc { data, from: 0 },
+                false => Op::Send { data, from: 0, all },
+            }
         };
         let (number, submitted) = (&mut self.number, &mut self.submitted);
         let owned = poll_owned(self.slot, number, submitted, cx, op, submit);
         let (completion, op) = ready!(owned);
-        let Op::Send { data, .. } = op else {
+        let (Op::Send { data, .. } | Op::SendZc { data, .. }) = op else {
             unreachable!("a port gives back the operation it was given")
         };
         self.buf = Some(data.into_inner());

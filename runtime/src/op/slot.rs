@@ -59,7 +59,7 @@ impl Named {
             Op::Recv => Some(Named::Recv),
             Op::Poll(interest) => Some(Named::Poll(*interest)),
             Op::Edges(interest) => Some(Named::Edges(*interest)),
-            Op::Connect(_) | Op::Send { .. } | Op::File(_) => None,
+            Op::Connect(_) | Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => None,
         }
     }
 
@@ -177,6 +177,18 @@ impl State {
                 buf.copy_from_slice(&lease[..buf.len()]);
                 lease.advance(buf.len());
                 Some(Taken::Part(buf.len()))
+            }
+            _ => self.pop().map(Taken::Whole),
+        }
+    }
+
+    /// As `take_into`, but what is received stays.
+    pub(super) fn peek_into(&mut self, buf: &mut [u8]) -> Option<Taken> {
+        match &self.first {
+            Some(Ok(Yield::Buf(lease))) => {
+                let n = lease.len().min(buf.len());
+                buf[..n].copy_from_slice(&lease[..n]);
+                Some(Taken::Part(n))
             }
             _ => self.pop().map(Taken::Whole),
         }

@@ -50,6 +50,17 @@ pub(super) unsafe fn recv(fd: RawFd, buf: *mut u8, len: usize) -> io::Result<usi
     retry(|| unsafe { libc::recv(fd, buf.cast(), len, libc::MSG_DONTWAIT) })
 }
 
+/// recv(2) with MSG_PEEK.
+///
+/// # Safety
+///
+/// As for [`recv`].
+pub(super) unsafe fn peek(fd: RawFd, buf: *mut u8, len: usize) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: handed on from the caller.
+    retry(|| unsafe { libc::recv(fd, buf.cast(), len, flags) })
+}
+
 /// send(2), without SIGPIPE.
 ///
 /// # Safety

@@ -201,7 +201,7 @@ impl TestDriver {
             return None;
         }
         let done = op.with_op(|op| match op {
-            Op::Send { data, from, .. } => {
+            Op::Send { data, from, .. } | Op::SendZc { data, from } => {
                 // SAFETY: valid for as long as the operation is in flight.
                 let all = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
                 state.bytes.entry(fd).or_default().extend(&all[*from..]);
