@@ -5,6 +5,8 @@ mod common;
 
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -24,7 +26,10 @@ fn listeners_are_taken_over_once_and_by_name() {
         let listener = std::net::TcpListener::bind(common::LOCAL).unwrap();
         let address = listener.local_addr().unwrap();
         let other = std::net::UdpSocket::bind(common::LOCAL).unwrap();
-        let fds = [listener.as_raw_fd(), other.as_raw_fd()];
+        let name = format!("isochrome-handed-over-{}-{driver}", std::process::id());
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let local = UnixListener::bind_addr(&abstract_name).unwrap();
+        let fds = [listener.as_raw_fd(), other.as_raw_fd(), local.as_raw_fd()];
         // The variable has to name the process that is started: exec keeps it.
         let script = "export LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let mut command = Command::new("sh");
@@ -33,17 +38,17 @@ fn listeners_are_taken_over_once_and_by_name() {
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture"])
             .env(CHILD, driver.to_string())
-            .env("LISTEN_FDS", "2")
-            .env("LISTEN_FDNAMES", "web:other")
+            .env("LISTEN_FDS", "3")
+            .env("LISTEN_FDNAMES", "web:other:local")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let hand_over = move || {
-            // Away from 3 and 4 first, which either of them may be. The copies
-            // are not close-on-exec; what lies on 3 and 4 now is the child's.
+            // Away from 3 to 5 first, which any of them may be. The copies
+            // are not close-on-exec; what lies on 3 to 5 now is the child's.
             // SAFETY: no memory is touched.
             let placed = unsafe {
                 let spare = fds.map(|fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 100));
-                libc::dup2(spare[0], 3) == 3 && libc::dup2(spare[1], 4) == 4
+                (3..).zip(spare).all(|(to, fd)| libc::dup2(fd, to) == to)
             };
             match placed {
                 true => Ok(()),
@@ -54,7 +59,8 @@ fn listeners_are_taken_over_once_and_by_name() {
         // process with threads may.
         unsafe { command.pre_exec(hand_over) };
         let child = command.spawn().unwrap();
-        drop(listener);
+        drop((listener, local));
+        let mut by_name = UnixStream::connect_addr(&abstract_name).unwrap();
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
         let mut said = String::new();
@@ -65,6 +71,9 @@ fn listeners_are_taken_over_once_and_by_name() {
         assert!(output.status.success(), "{text}{errors}");
         read.unwrap();
         assert_eq!(said, "handed over");
+        let mut said = String::new();
+        by_name.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "by name");
     }
 }
 
@@ -80,7 +89,7 @@ fn child() {
         .find(|c| c.to_string() == driver)
         .unwrap();
     let mut given = listen_fds().unwrap();
-    assert_eq!(given.len(), 2);
+    assert_eq!(given.len(), 3);
     assert!(listen_fds().unwrap().is_empty(), "once");
     for one in &given {
         // SAFETY: no memory is touched.
@@ -89,9 +98,13 @@ fn child() {
     }
     let runtime: Runtime = common::build(choice, 1);
     runtime.block_on(async {
+        let local = given.pop().unwrap();
+        assert_eq!(local.name(), "local");
+        assert!(local.is_unix_listener() && !local.is_tcp_listener());
+        let local = local.into_unix_listener().unwrap();
         let other = given.pop().unwrap();
         assert_eq!(other.name(), "other");
-        assert!(!other.is_tcp_listener());
+        assert!(!other.is_tcp_listener() && !other.is_unix_listener());
         let error = other.into_tcp_listener().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("`other`"), "{error}");
@@ -100,6 +113,8 @@ fn child() {
         let listener: TcpListener = web.into_tcp_listener().unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         stream.send_all("handed over").await.0.unwrap();
+        let (stream, _) = local.accept().await.unwrap();
+        stream.send_all("by name").await.0.unwrap();
     });
 }
 

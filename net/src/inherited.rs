@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use isochrome_runtime::inherited;
-use socket2::{Domain, Protocol, SockRef};
+use socket2::{Domain, Protocol, SockRef, Type};
 
 use crate::tcp::TcpListener;
+use crate::unix::UnixListener;
 
 /// Takes the descriptors that were handed over to this process, as
 /// sd_listen_fds(3) describes it: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`.
@@ -72,11 +73,37 @@ impl ListenFd {
     /// closed. If its mode cannot be set; outside a runtime.
     pub fn into_tcp_listener(self) -> io::Result<TcpListener> {
         if !self.is_tcp_listener() {
-            let name = self.name;
-            let message = format!("`{name}`, which was handed over, is no listening TCP socket");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            return Err(self.is_no("listening TCP socket"));
         }
         TcpListener::on(self.fd, &crate::runtime()?)
+    }
+}
+
+impl ListenFd {
+    /// Whether it is a local stream socket that listens.
+    pub fn is_unix_listener(&self) -> bool {
+        let socket = SockRef::from(&self.fd);
+        let local = socket.domain().is_ok_and(|d| d == Domain::UNIX);
+        let stream = socket.r#type().is_ok_and(|t| t == Type::STREAM);
+        local && stream && socket.is_listener().unwrap_or(false)
+    }
+
+    /// As [`into_tcp_listener`](ListenFd::into_tcp_listener), for a local
+    /// stream socket.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn into_unix_listener(self) -> io::Result<UnixListener> {
+        if !self.is_unix_listener() {
+            return Err(self.is_no("listening Unix stream socket"));
+        }
+        UnixListener::on(self.fd, &crate::runtime()?)
+    }
+
+    fn is_no(&self, kind: &str) -> io::Error {
+        let message = format!("`{}`, which was handed over, is no {kind}", self.name);
+        io::Error::new(io::ErrorKind::InvalidInput, message)
     }
 }
 

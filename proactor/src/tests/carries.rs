@@ -41,6 +41,34 @@ fn receives_sends_and_sees_the_end() {
     }
 }
 
+/// By a port, without a copy; what comes back is the buffer.
+async fn send_zc(port: &Port, data: Vec<u8>) -> io::Result<usize> {
+    let expected = data.clone();
+    let (sent, back) = port.send_zc(data).await;
+    assert_eq!(back, expected);
+    sent
+}
+
+#[test]
+fn a_send_without_a_copy_falls_back_where_it_cannot_be_done() {
+    let f = Fixture::new(Config::default());
+    // A local socket cannot; TCP can.
+    for (port, peer) in [f.socket_pair(false), f.socket_pair(true)] {
+        let mut peer = std::fs::File::from(peer);
+        let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+        let expected = data.clone();
+        let reader = thread::spawn(move || {
+            let mut got = vec![0; expected.len()];
+            peer.read_exact(&mut got).unwrap();
+            assert!(got == expected);
+            peer
+        });
+        assert_eq!(f.runtime.block_on(send_zc(&port, data)).unwrap(), 3_000_000);
+        drop(reader.join().unwrap());
+    }
+    assert_eq!(f.seen().strangers, 0);
+}
+
 #[test]
 fn a_large_send_is_sent_whole() {
     let f = Fixture::new(Config::default());
