@@ -163,7 +163,6 @@ fn one_round(driver: DriverChoice, data: &Data, graves: &Graveyard, end: End, se
 
 fn rounds(driver: DriverChoice) {
     let _alone = common::alone();
-    let _watchdog = common::Watchdog::start("the canaries");
     if !common::works(driver) {
         return;
     }
@@ -176,6 +175,7 @@ fn rounds(driver: DriverChoice) {
     let mut random = Random::seeded();
     let mut made = 0;
     for round in 0..rounds {
+        let _watchdog = common::Watchdog::start("a round of canaries");
         let (end, seed) = (ENDS[round % ENDS.len()], random.next());
         let reads = match end {
             // The runtime is on a thread that ends right after it.
