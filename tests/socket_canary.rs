@@ -4,7 +4,7 @@
 //! the kernel writes to nothing of it, and never arrives at a peer, because the
 //! kernel reads nothing of it.
 //!
-//! `ISOCHROME_CANARIES` says how many rounds; a thousand if it does not.
+//! `ISOCHROME_CANARIES` says how many rounds; 200 if it does not.
 
 mod common;
 
@@ -287,7 +287,7 @@ fn canaries(driver: DriverChoice, rounds: usize) {
 
 fn rounds() -> usize {
     let set = std::env::var("ISOCHROME_CANARIES").ok();
-    set.map_or(1_000, |n| n.parse().expect("a number of rounds"))
+    set.map_or(200, |n| n.parse().expect("a number of rounds"))
 }
 
 #[test]
