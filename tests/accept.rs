@@ -23,12 +23,18 @@ struct Full {
 
 impl Full {
     fn new() -> Full {
-        let old = file_limit().rlim_cur;
-        set_file_limit(common::descriptors().len() as libc::rlim_t + 40);
-        let files = Vec::new();
-        let mut full = Full { files, old };
+        let mut full = Full::near(40);
         full.fill();
         full
+    }
+
+    /// None yet, but with so few left. (A ring keeps to the limit that was
+    /// there when an accept was submitted: it has to be lowered before.)
+    fn near(left: libc::rlim_t) -> Full {
+        let old = file_limit().rlim_cur;
+        set_file_limit(common::descriptors().len() as libc::rlim_t + left);
+        let files = Vec::new();
+        Full { files, old }
     }
 
     fn fill(&mut self) {
@@ -178,6 +184,7 @@ async fn echoes(near: &TcpStream, far: &TcpStream, time: Duration) -> Vec<Durati
 }
 
 async fn stall() {
+    let mut full = Full::near(200);
     let (listener, address) = listen().await;
     let listener = Arc::new(listener);
     let (near, far) = settled_pair().await;
@@ -194,7 +201,7 @@ async fn stall() {
             }
         }
     });
-    let mut load = connectors(address);
+    let load = connectors(address);
     let figures = |name: &str, took: &[Duration]| {
         let at = |part: f64| took[(took.len() as f64 * part) as usize];
         let (count, half, most) = (took.len(), at(0.5), at(0.99));
@@ -204,7 +211,7 @@ async fn stall() {
         "2 s with descriptors",
         &echoes(&near, &far, Duration::from_secs(2)).await,
     );
-    let mut full = Full::new();
+    full.fill();
     // Those of connections that are just being closed too.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(300) {
@@ -243,21 +250,30 @@ async fn stall() {
     println!("  from a free descriptor to a connection: median {half:?}, most {most:?}");
     assert!(share < 1.0, "{share}% of a core");
     assert!(most < Duration::from_millis(100), "{most:?}");
-    load.kill().unwrap();
-    load.wait().unwrap();
+    drop(load);
     server.abort();
     assert!(server.await.is_err());
 }
 
 /// Another process that connects all the time: this one has no descriptors.
-fn connectors(to: SocketAddr) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn connectors(to: SocketAddr) -> Load {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "connect_all_the_time"])
         .env("ISOCHROME_CONNECT_TO", to.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Load(child.unwrap())
+}
+
+/// Ends with the value.
+struct Load(Child);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The body of that process: about 400 connections a second, each of which
