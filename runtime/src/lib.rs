@@ -52,6 +52,8 @@ mod op {
     #[allow(dead_code, reason = "not all of it is modelled")]
     mod lifecycle;
     mod model;
+    mod model_readiness;
+    mod readiness;
 }
 #[cfg(not(all(test, loom)))]
 mod report;
