@@ -90,8 +90,8 @@ pub fn write(
         writeln!(page, "## {}: {}\n", layout.name, layout.what)?;
         writeln!(
             page,
-            "| requests | cache | requests/s | × {base} | p50 µs | p99 µs | CPU µs | × {base} | hits | rounds |\n\
-             |---|---|---:|---|---:|---:|---:|---|---:|---:|"
+            "| requests | cache | requests/s | × {base} | p50 µs | p99 µs | × {base} | CPU µs | × {base} | hits | rounds |\n\
+             |---|---|---:|---|---:|---:|---|---:|---|---:|---:|"
         )?;
         for cell in cells {
             for variant in variants {
@@ -125,11 +125,12 @@ fn line(rows: &[Row], layout: &str, cell: &str, variant: &str, base: &str) -> Op
         Some(format!("{median:.2} ({low:.2} to {high:.2})"))
     };
     Some(format!(
-        "| {cell} | {variant} | {:.0} | {} | {:.0} | {:.0} | {:.1} | {} | {:.0}% | {} |\n",
+        "| {cell} | {variant} | {:.0} | {} | {:.0} | {:.0} | {} | {:.1} | {} | {:.0}% | {} |\n",
         median(|m| m.requests_per_s)?,
         ratio(|m| m.requests_per_s)?,
         median(|m| m.p50_us)?,
         median(|m| m.p99_us)?,
+        ratio(|m| m.p99_us)?,
         median(|m| m.cpu_us)?,
         ratio(|m| m.cpu_us)?,
         100.0 * median(|m| m.hits)?,
