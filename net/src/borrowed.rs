@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use isochrome_runtime::op::{Interest, Op, Port, poll_budget};
+use isochrome_runtime::op::{Interest, Port, poll_budget};
 use socket2::SockRef;
 
 use crate::family::Family;
@@ -128,18 +128,19 @@ impl<F: Family> StreamSocket<F> {
         cx: &mut Context<'_>,
         send: impl Fn(&SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(poll_budget(cx));
-            match send(&self.socket()) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                result => return Poll::Ready(result),
+        // Without a port as long as there is always room.
+        if self.room.get().is_none() {
+            loop {
+                ready!(poll_budget(cx));
+                match send(&self.socket()) {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    result => return Poll::Ready(result),
+                }
             }
-            // What is ready may be an old word, from a wait that was given
-            // up: hence the loop.
-            let room = self.room();
-            ready!(room.poll_next(cx, || Op::Poll(Interest::Write)))?;
         }
+        let room = self.room();
+        room.poll_io(cx, Interest::Write, |_| send(&self.socket()))
     }
 
     /// The port of the wait for room: made for those who have to wait.

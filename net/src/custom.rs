@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
 use isochrome_runtime::Descriptor;
-use isochrome_runtime::op::{Interest, Op, Port};
+use isochrome_runtime::op::{Interest, Port};
 
 /// Anything with a descriptor that can be polled, as an asynchronous thing: an
 /// eventfd, a timerfd, inotify, a socket of another library's.
@@ -108,8 +108,7 @@ impl<T> Async<T> {
     ///
     /// As for `readable`.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ready = self.read.poll_next(cx, || Op::Poll(Interest::Read));
-        ready.map_ok(drop)
+        self.read.poll_ready(cx, Interest::Read)
     }
 
     /// The poll form of [`writable`](Async::writable), for a single user: only
@@ -119,8 +118,7 @@ impl<T> Async<T> {
     ///
     /// As for `writable`.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ready = self.write.poll_next(cx, || Op::Poll(Interest::Write));
-        ready.map_ok(drop)
+        self.write.poll_ready(cx, Interest::Write)
     }
 
     /// Calls `read` until it answers anything but
@@ -181,8 +179,7 @@ impl<T> Async<T> {
 
 async fn wait(port: &Port, interest: Interest) -> io::Result<()> {
     let mut waiter = port.waiter();
-    let ready = poll_fn(|cx| waiter.poll_next(cx, || Op::Poll(interest)));
-    ready.await.map(drop)
+    poll_fn(|cx| waiter.poll_ready(cx, interest)).await
 }
 
 impl<T: AsFd> AsFd for Async<T> {

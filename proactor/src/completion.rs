@@ -109,6 +109,13 @@ impl Proactor {
                     self.cancels.push_back(key);
                 }
             }
+            Duty::Edge => operation.op.edge(false),
+            Duty::LastEdge => {
+                if let Some(operation) = self.table.remove(key) {
+                    operation.op.edge(false);
+                    operation.op.pause();
+                }
+            }
             Duty::Finish => {
                 if let Some(operation) = self.table.remove(key) {
                     operation.op.finish(completion);
@@ -154,7 +161,7 @@ fn yielded(
             Ok(Yield::Done(operation.sent))
         }
         // For a poll, the events that are there: each is an answer.
-        (Kind::Connect | Kind::Poll, Ok(_)) => Ok(Yield::Done(0)),
+        (Kind::Connect | Kind::Poll | Kind::Edges, Ok(_)) => Ok(Yield::Done(0)),
         (Kind::File(kind), result) => file::yielded(kind, &operation.op, result),
         (_, Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
     };

@@ -44,6 +44,7 @@ pub(crate) enum Kind {
     Recv,
     Send,
     Poll,
+    Edges,
     File(file::Kind),
 }
 
@@ -59,7 +60,7 @@ impl Kind {
         match self {
             Kind::Accept => 64,
             Kind::Recv => 4,
-            Kind::Connect | Kind::Send | Kind::Poll | Kind::File(_) => usize::MAX,
+            Kind::Connect | Kind::Send | Kind::Poll | Kind::Edges | Kind::File(_) => usize::MAX,
         }
     }
 
@@ -97,6 +98,10 @@ pub(crate) enum Duty {
     Deliver,
     /// Hand it over as the last.
     Finish,
+    /// Tell of an edge; more will come.
+    Edge,
+    /// Tell of an edge, and end without a word: who waits then asks anew.
+    LastEdge,
     /// End without a word ([`Wish::Pause`]).
     Pause,
     /// Wait for a buffer.
@@ -143,8 +148,8 @@ impl Operation {
                 }
                 Op::SendZc { data, from } => (Kind::Send, data.len().saturating_sub(*from)),
                 Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
-                // Edges are not asked of this driver; a poll tells of the first.
-                Op::Poll(_) | Op::Edges(_) => (Kind::Poll, 0),
+                Op::Poll(_) => (Kind::Poll, 0),
+                Op::Edges(_) => (Kind::Edges, 0),
             };
             let multishot = kind == Kind::Recv && (tcp || !hides_the_end(fd));
             let receive = Receive {
@@ -259,16 +264,22 @@ fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
                 .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                 .build()
         }
-        Op::Poll(interest) | Op::Edges(interest) => {
-            let events = match interest {
-                Interest::Read => libc::POLLIN,
-                Interest::Write => libc::POLLOUT,
-            };
-            opcode::PollAdd::new(fd, events as u32).build()
-        }
+        Op::Poll(interest) => opcode::PollAdd::new(fd, events(*interest)).build(),
+        // Edge-triggered, as all that goes on by themselves are; what is ready
+        // now is the first edge.
+        Op::Edges(interest) => opcode::PollAdd::new(fd, events(*interest))
+            .multi(true)
+            .build(),
         Op::File(op) => file::entry(fd, op),
     };
     entry.user_data(key.raw())
+}
+
+fn events(interest: Interest) -> u32 {
+    match interest {
+        Interest::Read => libc::POLLIN as u32,
+        Interest::Write => libc::POLLOUT as u32,
+    }
 }
 
 /// What a completion means for an operation with `left` bytes to be sent.
@@ -277,6 +288,10 @@ fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
 /// is no error counts, whatever was wished.
 fn duty(kind: Kind, wish: Wish, left: usize, result: Result<usize, i32>, more: bool) -> Duty {
     match (kind, result, wish) {
+        (Kind::Edges, Ok(_), _) => match more {
+            true => Duty::Edge,
+            false => Duty::LastEdge,
+        },
         _ if more && kind.is_subscription() => Duty::Deliver,
         _ if more => Duty::Wait,
         // If nothing was sent, sending again would send nothing again.
@@ -367,6 +382,15 @@ mod tests {
         assert_eq!(duty(Kind::Send, Go, 1, NO_BUFFER, false), Duty::Finish);
         let reset = Err(libc::ECONNRESET);
         assert_eq!(duty(Kind::Recv, Pause, 0, reset, false), Duty::Finish);
+    }
+
+    #[test]
+    fn edges_end_by_an_error_or_are_asked_for_again() {
+        for wish in [Go, End] {
+            assert_eq!(duty(Kind::Edges, wish, 0, Ok(1), true), Duty::Edge);
+            assert_eq!(duty(Kind::Edges, wish, 0, Ok(1), false), Duty::LastEdge);
+            assert_eq!(duty(Kind::Edges, wish, 0, CANCELED, false), Duty::Finish);
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub trait Driver {
 
     /// Whether it works by readiness: it is given no operation but
     /// [`Op::Edges`](crate::op::Op::Edges), and sockets are non-blocking. Else
-    /// it is given all others, and sockets are blocking (a ring answers EAGAIN
+    /// it is given all of them, and sockets are blocking (a ring answers EAGAIN
     /// at once for one that is not). The same for all workers.
     fn by_readiness(&self) -> bool;
 

@@ -4,17 +4,18 @@
 //! For what a ring does no better than a system call does (datagrams), for
 //! borrowed memory, and for descriptors of the user's own. Nothing is with the
 //! kernel while one waits but the question whether it is ready, so giving up
-//! loses nothing, and who waits owns no buffer.
+//! loses nothing, and who waits owns no buffer. That question is asked once in a
+//! socket's life ([`Op::Edges`]), also of a ring.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For, Place};
-use super::port::{leave, poll_take};
-use super::slot::{Slot, State};
-use super::{Interest, Op, Port, Waiter, ready};
+use super::port::leave;
+use super::slot::Slot;
+use super::{Interest, Op, Port, Waiter, ready, sys};
 use crate::budget;
 
 impl Waiter<'_> {
@@ -25,7 +26,8 @@ impl Waiter<'_> {
     ///
     /// `call` must not block: sockets are in blocking mode where the driver
     /// works by completion, so it takes MSG_DONTWAIT or its like. Nothing is
-    /// locked while it runs. All users of a port ask for one direction.
+    /// locked while it runs. A port that is used so is used for nothing else,
+    /// and for one direction.
     ///
     /// Nothing is in flight but a wait: dropping the waiter loses nothing.
     ///
@@ -39,6 +41,24 @@ impl Waiter<'_> {
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         poll_io(self.slot, Some(&mut self.number), cx, interest, call)
+    }
+
+    /// Waits until the direction is ready, as poll(2) sees it at that moment:
+    /// [`poll_io`](Waiter::poll_io) of that call.
+    ///
+    /// # Errors
+    ///
+    /// What poll(2) answers, or else as for `poll_io`.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
+        self.poll_io(cx, interest, |fd| is_ready(fd, interest))
+    }
+}
+
+/// An edge alone would not do: the user may have drained the descriptor since.
+fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    match sys::poll(fd.as_raw_fd(), interest)? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
@@ -56,6 +76,16 @@ impl Port {
     ) -> Poll<io::Result<T>> {
         poll_io(self.slot(), None, cx, interest, call)
     }
+
+    /// As [`Waiter::poll_ready`], for a single user: only the last waker is
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `Waiter::poll_ready`.
+    pub fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
+        self.poll_io(cx, interest, |fd| is_ready(fd, interest))
+    }
 }
 
 fn poll_io<T>(
@@ -65,60 +95,27 @@ fn poll_io<T>(
     interest: Interest,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let by_readiness = slot.descriptor.by_readiness();
     loop {
         ready!(budget::poll_remaining(cx));
         if slot.descriptor.runtime().shared().is_closing() {
             return Poll::Ready(Err(ready::ended()));
         }
-        let word = match by_readiness {
-            true => Some(ready!(poll_word(slot, &mut place, interest, cx))?),
-            false => {
-                use_word_up(slot);
-                None
-            }
-        };
+        let word = ready!(poll_word(slot, &mut place, interest, cx))?;
         budget::spend();
         match call(slot.descriptor.as_fd()) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => word.was_wrong(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             result => {
                 if let Some(number) = place {
                     leave(slot, std::mem::replace(number, ANYONE));
                 }
-                drop(word);
                 return Poll::Ready(result);
             }
         }
-        if let Some(word) = word {
-            word.was_wrong();
-        } else {
-            let (place, op) = (place.as_deref_mut(), || Op::Poll(interest));
-            ready!(poll_take(slot, place, cx, op, State::pop))?;
-        }
     }
 }
 
-/// Where the driver works by completion: takes the completion of a wait, if
-/// there is one. The attempt that follows stands for it; else it would still be
-/// there, and say "ready", when that is no longer true.
-fn use_word_up(slot: &Slot) {
-    let mut state = slot.lock();
-    if !state.has_completions() || !state.is_anyones() {
-        return;
-    }
-    let word = state.pop();
-    let done = state.take_finished();
-    let turn = state.turn();
-    drop(state);
-    drop((word, done));
-    if let Some(turn) = turn {
-        turn.wake();
-    }
-}
-
-/// Where the driver works by readiness: the word that the descriptor is ready,
-/// taken out of the slot for one attempt outside of its lock (rule 5 in
+/// The word that the descriptor is ready, taken out of the slot for one attempt outside of its lock (rule 5 in
 /// `op::readiness`).
 struct Word<'a>(&'a Slot);
 

@@ -16,9 +16,9 @@
 //! before the cancel came. An abandoned one drops what it yields: a socket is
 //! closed, a buffer goes back to its pool, a lent buffer is freed.
 //!
-//! A driver that works by completion carries all of them out but `Edges`. One
-//! that works by readiness ([`Driver::by_readiness`]) is asked for `Edges`
-//! only: the other operations are then carried out by the asking side, which
+//! A driver that works by completion carries all of them out, `Edges` for those
+//! who try system calls of their own ([`Waiter::poll_io`]). One that works by
+//! readiness ([`Driver::by_readiness`]) is asked for `Edges` only: the other operations are then carried out by the asking side, which
 //! tries on its own thread and waits for edges. What is asked of a [`Port`] is
 //! the same, and so is what comes out of it.
 //!
@@ -133,8 +133,8 @@ pub enum Op {
     /// What may wait for a disk, and is told of by no readiness.
     File(FileOp),
     /// Tell of every edge of readiness, the one of what is ready at the
-    /// beginning first: epoll(7). A subscription, for drivers that work by
-    /// readiness.
+    /// beginning first: epoll(7), a poll of many shots on a ring. A
+    /// subscription.
     Edges(Interest),
 }
 

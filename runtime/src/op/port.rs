@@ -272,8 +272,8 @@ fn poll_ready(
         }
         Op::Edges(_) | Op::File(_) => Poll::Ready(Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "edges are told to the runtime only (ask for Op::Poll), and what is asked of files \
-             goes through Port::file",
+            "edges are told to the runtime only (ask for Port::poll_ready), and what is asked of \
+             files goes through Port::file",
         ))),
     }
 }
