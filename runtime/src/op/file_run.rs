@@ -60,8 +60,8 @@ impl Future for FileRun<'_> {
             true => to_pool(slot),
             false => submit(slot),
         });
-        let (completion, op) = ready!(owned);
-        let Op::File(op) = op else {
+        let (completion, landed) = ready!(owned);
+        let Op::File(op) = landed.into_op() else {
             unreachable!("a port gives back the operation it was given")
         };
         Poll::Ready((completion, op))

@@ -1,11 +1,33 @@
-//! What many slots never need: kept out of them, so that an idle socket is
-//! small. A slot makes it when it first needs it, and keeps it: what a socket
-//! did once it is likely to do again, and then allocates nothing.
+//! What a slot needs while an operation is in flight, and an idle one does
+//! not: kept out of it, so that an idle socket is small.
+//!
+//! A slot has a flight from when it first has something to put there until
+//! there is nothing left in it. Flights that are free are kept by the worker
+//! that gave them up last, so that an operation allocates nothing; what it has
+//! too many of goes to those who have too few, because an operation may begin
+//! on one worker and end on another.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use super::{Completion, Op};
+use crate::sync::Mutex;
+use crate::worker::Worker;
+
+/// Free flights that a worker keeps: few, because those who end more operations
+/// than they begin have that many more in the end, and others must make them.
+const KEPT: usize = 16;
+
+/// How many go from a worker to the others, or come from there, at a time.
+const MOVED: usize = KEPT / 2;
+
+/// Free flights that nobody keeps; more are freed. From thin air: 128 KiB.
+const SPARE: usize = 1024;
+
+/// What the workers of all runtimes have too many of.
+#[allow(clippy::vec_box, reason = "they go in and out as boxes")]
+static SPARES: Mutex<Vec<Box<Flight>>> = Mutex::new(Vec::new());
 
 #[derive(Default)]
 pub(super) struct Flight {
@@ -15,4 +37,136 @@ pub(super) struct Flight {
     pub(super) rest: VecDeque<Completion>,
     /// Who awaits the operation in flight, if that is one `Run`.
     pub(super) owner: Option<Waker>,
+}
+
+impl Flight {
+    /// A flight with nothing in it.
+    #[inline]
+    pub(super) fn take() -> Box<Flight> {
+        Worker::with(|worker| match worker {
+            Some(worker) => worker.flights.take(),
+            None => spares(|spares| spares.pop()).unwrap_or_default(),
+        })
+    }
+
+    /// Gives a flight up, for the next who needs one. What is still in it is
+    /// dropped.
+    #[inline]
+    pub(super) fn free(mut self: Box<Flight>) {
+        if !self.is_empty() {
+            *self = Flight::default();
+        }
+        Worker::with(|worker| match worker {
+            Some(worker) => worker.flights.put(self),
+            None => spares(|spares| spare(spares, self)),
+        });
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.op.is_none() && self.rest.is_empty() && self.owner.is_none()
+    }
+}
+
+/// The free flights of a worker.
+#[derive(Default)]
+pub(crate) struct Flights(
+    #[allow(clippy::vec_box, reason = "they go in and out as boxes")] RefCell<Vec<Box<Flight>>>,
+);
+
+impl Flights {
+    #[inline]
+    fn take(&self) -> Box<Flight> {
+        let kept = self.0.borrow_mut().pop();
+        kept.unwrap_or_else(|| self.more())
+    }
+
+    #[cold]
+    fn more(&self) -> Box<Flight> {
+        let mut kept = self.0.borrow_mut();
+        kept.reserve_exact(KEPT);
+        spares(|spares| {
+            let left = spares.len().saturating_sub(MOVED);
+            kept.extend(spares.drain(left..));
+        });
+        if kept.is_empty() {
+            // All at once, so that all workers are soon warm.
+            kept.resize_with(KEPT, Box::default);
+        }
+        kept.pop().unwrap_or_default()
+    }
+
+    #[inline]
+    fn put(&self, flight: Box<Flight>) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() >= KEPT {
+            spares(|spares| kept.drain(MOVED..).for_each(|flight| spare(spares, flight)));
+        }
+        kept.push(flight);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn spares<R>(f: impl FnOnce(&mut Vec<Box<Flight>>) -> R) -> R {
+    f(&mut SPARES.lock().unwrap_or_else(|e| e.into_inner()))
+}
+
+#[allow(clippy::vec_box, reason = "they go in and out as boxes")]
+fn spare(spares: &mut Vec<Box<Flight>>, flight: Box<Flight>) {
+    if spares.len() < SPARE {
+        spares.push(flight);
+    }
+}
+
+/// A flight that was taken out of its slot. Dropping it frees it.
+pub(super) struct Loan(Option<Box<Flight>>);
+
+impl Loan {
+    #[inline]
+    pub(super) fn new(flight: Box<Flight>) -> Loan {
+        Loan(Some(flight))
+    }
+
+    #[inline]
+    pub(super) fn take_op(&mut self) -> Option<Op> {
+        self.0.as_mut()?.op.take()
+    }
+}
+
+impl Drop for Loan {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(flight) = self.0.take() {
+            flight.free();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_in_a_flight_is_dropped_when_it_is_freed() {
+        let mut flight = Box::new(Flight::default());
+        flight.op = Some(Op::Recv);
+        flight.owner = Some(Waker::noop().clone());
+        flight.rest.push_back(Ok(super::super::Yield::Done(1)));
+        flight.free();
+        assert!(Flight::take().is_empty());
+    }
+
+    #[test]
+    fn a_worker_keeps_a_few_and_passes_the_others_on() {
+        let (giver, taker) = (Flights::default(), Flights::default());
+        for _ in 0..3 * KEPT {
+            giver.put(Box::default());
+            assert!(giver.0.borrow().len() <= KEPT);
+        }
+        let room = giver.0.borrow().capacity();
+        drop(taker.take());
+        assert_eq!(taker.0.borrow().len(), MOVED - 1);
+        assert_eq!(giver.0.borrow().capacity(), room);
+    }
 }

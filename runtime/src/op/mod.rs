@@ -33,7 +33,7 @@
 //! | `slot` | an operation shared by its two sides: [`InFlight`] is the driver's |
 //! | `lifecycle` | where the operation is: a pure state |
 //! | `port`, `send` | the asking side |
-//! | `flight` | what many slots never need |
+//! | `flight` | what a slot needs while something is in flight |
 //! | `line` | who waits |
 //! | `ready` | how operations are carried out where the driver works by readiness |
 //! | `readiness` | what is known of one direction: a pure state |
@@ -86,6 +86,7 @@ pub(crate) use file::carry_out;
 pub use file::{FileOp, Inline, Stat, closed};
 pub use file_run::FileRun;
 pub use file_sys::{STAT_MASK, stat_flags};
+pub(crate) use flight::Flights;
 pub use port::{Port, Run, Waiter};
 pub use send::SendBuf;
 pub use slot::InFlight;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::attempt::{self, Attempt};
 use super::line::{ANYONE, For, Place};
 use super::ready;
-use super::slot::{Slot, State, Taken};
+use super::slot::{Landed, Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
 use crate::buf::RecvBuf;
@@ -392,7 +392,8 @@ impl Future for Run<'_> {
         if !run.slot.descriptor.by_readiness() {
             let op = || run.op.take().expect("polled after completion");
             let (number, submitted) = (&mut run.number, &mut run.submitted);
-            return poll_owned(run.slot, number, submitted, cx, op, submit);
+            let owned = poll_owned(run.slot, number, submitted, cx, op, submit);
+            return owned.map(|(completion, landed)| (completion, landed.into_op()));
         }
         let op = run.op.as_mut().expect("polled after completion");
         let place = Some(&mut run.number);
@@ -425,7 +426,7 @@ pub(super) fn poll_owned(
     cx: &mut Context<'_>,
     op: impl FnOnce() -> Op,
     submit: impl FnOnce(&Arc<Slot>),
-) -> Poll<(Completion, Op)> {
+) -> Poll<(Completion, Landed)> {
     ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
     if !*submitted {
@@ -437,19 +438,21 @@ pub(super) fn poll_owned(
         }
         let left = state.line.leave_again(&Some(number));
         state.start(op(), true, slot.here());
+        // Before the submission, so that there is nothing to look for after
+        // it: the few that end at once, mostly because all does, wake.
+        let old = state.set_owner(cx.waker());
         drop(state);
-        drop(left);
+        drop((left, old));
         *submitted = true;
         submit(slot);
-        state = slot.lock();
+        return Poll::Pending;
     }
-    let Some(op) = state.take_finished() else {
+    let Some(ended) = state.take_result() else {
         let old = state.set_owner(cx.waker());
         drop(state);
         drop(old);
         return Poll::Pending;
     };
-    let completion = state.pop().expect("a finished operation has a result");
     let turn = state.turn();
     drop(state);
     *submitted = false;
@@ -457,7 +460,7 @@ pub(super) fn poll_owned(
         turn.wake();
     }
     budget::spend();
-    Poll::Ready((completion, op))
+    Poll::Ready(ended)
 }
 
 /// Whoever carried out a one-shot operation goes away.

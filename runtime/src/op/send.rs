@@ -116,8 +116,8 @@ impl<B: IoBuf> SendBuf<'_, B> {
         };
         let (number, submitted) = (&mut self.number, &mut self.submitted);
         let owned = poll_owned(self.slot, number, submitted, cx, op, submit);
-        let (completion, op) = ready!(owned);
-        let (Op::Send { data, .. } | Op::SendZc { data, .. }) = op else {
+        let (completion, landed) = ready!(owned);
+        let (Op::Send { data, .. } | Op::SendZc { data, .. }) = landed.into_op() else {
             unreachable!("a port gives back the operation it was given")
         };
         self.buf = Some(data.into_inner());

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::flight::Flight;
+use super::flight::{Flight, Loan};
 use super::lifecycle::{Ended, Lifecycle};
 use super::line::Line;
 use super::readiness::Readiness;
@@ -37,7 +37,7 @@ pub(crate) struct State {
     /// The completion that was not taken yet and came first: nearly always the
     /// only one.
     first: Option<Completion>,
-    /// What was needed once; `None`: nothing was.
+    /// What few need, and nobody in between.
     flight: Option<Box<Flight>>,
     /// Who waits for a completion of a subscription, or for a turn.
     pub(super) line: Line,
@@ -45,7 +45,7 @@ pub(crate) struct State {
 
 /// The operations that own nothing.
 #[derive(Clone, Copy, Debug)]
-enum Named {
+pub(super) enum Named {
     Accept,
     Recv,
     Poll(Interest),
@@ -107,7 +107,17 @@ impl Slot {
 impl State {
     #[inline]
     fn flight(&mut self) -> &mut Flight {
-        self.flight.get_or_insert_default()
+        self.flight.get_or_insert_with(Flight::take)
+    }
+
+    /// Gives the flight up if nothing is in it.
+    #[inline]
+    fn shed(&mut self) {
+        if self.flight.as_ref().is_some_and(|flight| flight.is_empty()) {
+            if let Some(flight) = self.flight.take() {
+                flight.free();
+            }
+        }
     }
 
     /// Takes an operation in; `owned` by one `Run`, or anyone's. The driver
@@ -138,21 +148,23 @@ impl State {
         f(op.expect("an operation in flight is there"))
     }
 
+    /// The operation, out of the slot.
     #[inline]
-    fn take_op(&mut self) -> Option<Op> {
-        match self.named.take() {
-            Some(named) => Some(named.op()),
-            None => self.flight.as_mut()?.op.take(),
+    fn land(&mut self) -> Option<Landed> {
+        if let Some(named) = self.named.take() {
+            return Some(Landed::Named(named));
         }
+        let lent = self.flight.as_ref().is_some_and(|f| f.op.is_some());
+        let flight = if lent { self.flight.take() } else { None };
+        Some(Landed::Lent(Loan::new(flight?)))
     }
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
         let first = self.first.take();
-        if let Some(flight) = &mut self.flight {
-            if first.is_some() {
-                self.first = flight.rest.pop_front();
-            }
+        if first.is_some() && self.flight.is_some() {
+            self.first = self.flight().rest.pop_front();
+            self.shed();
         }
         first
     }
@@ -206,6 +218,13 @@ impl State {
         self.life.is_owned_or_finished()
     }
 
+    /// What is in flight is one `Run`'s, who waits for it, and lends something:
+    /// so it is no subscription.
+    #[inline]
+    fn is_awaited(&self) -> bool {
+        self.named.is_none() && self.life.is_owned() && !self.life.is_abandoned()
+    }
+
     /// Nothing is in flight, and nothing waits to be taken.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
@@ -228,12 +247,20 @@ impl State {
     /// Ends the finished phase, if that is where a one-shot operation is, and
     /// gives the operation back.
     #[inline]
-    pub(super) fn take_finished(&mut self) -> Option<Op> {
+    pub(super) fn take_finished(&mut self) -> Option<Landed> {
         if self.life.take_finished() {
-            self.take_op()
+            self.land()
         } else {
             None
         }
+    }
+
+    /// As `take_finished`, with the result: the only completion there is.
+    #[inline]
+    pub(super) fn take_result(&mut self) -> Option<(Completion, Landed)> {
+        let landed = self.take_finished()?;
+        let result = self.first.take();
+        Some((result.expect("a finished operation has a result"), landed))
     }
 
     /// The waker of whose turn it is, if the slot is free for it.
@@ -251,11 +278,12 @@ impl State {
     #[must_use]
     pub(super) fn abandon(&mut self) -> Leftover {
         let in_flight = self.life.abandon();
-        let op = if in_flight { None } else { self.take_op() };
+        let op = if in_flight { None } else { self.land() };
         let flight = self.flight.as_mut();
         let (rest, owner) = flight.map_or_else(Default::default, |flight| {
             (std::mem::take(&mut flight.rest), flight.owner.take())
         });
+        self.shed();
         Leftover {
             in_flight,
             _op: op,
@@ -266,11 +294,27 @@ impl State {
     }
 }
 
+/// An operation that is over, to be used or dropped after unlocking.
+pub(super) enum Landed {
+    Named(Named),
+    Lent(Loan),
+}
+
+impl Landed {
+    #[inline]
+    pub(super) fn into_op(self) -> Op {
+        match self {
+            Landed::Named(named) => named.op(),
+            Landed::Lent(mut loan) => loan.take_op().expect("what has landed is there"),
+        }
+    }
+}
+
 /// What an abandoned operation leaves behind.
 pub(super) struct Leftover {
     /// The operation is still in flight, and has to be cancelled.
     pub(super) in_flight: bool,
-    _op: Option<Op>,
+    _op: Option<Landed>,
     _owner: Option<Waker>,
     _first: Option<Completion>,
     _rest: VecDeque<Completion>,
@@ -393,7 +437,20 @@ impl InFlight {
     #[inline]
     pub fn finish(mut self, completion: Completion) {
         let slot = self.0.take().expect("finished once");
-        Self::end(&slot, Some(completion));
+        let mut state = slot.lock();
+        if !state.is_awaited() {
+            return Self::end(state, Some(completion));
+        }
+        // What nearly every send comes to.
+        let ended = state.life.end(false);
+        debug_assert_eq!(ended, Ended::Finished);
+        debug_assert!(state.first.is_none());
+        state.first = Some(completion);
+        let owner = state.flight.as_mut().and_then(|f| f.owner.take());
+        drop(state);
+        if let Some(owner) = owner {
+            owner.wake();
+        }
     }
 
     /// Ends a subscription that has nothing more to say, so that the next
@@ -401,11 +458,10 @@ impl InFlight {
     pub fn pause(mut self) {
         let slot = self.0.take().expect("finished once");
         debug_assert!(slot.lock().with_op(|op| op.is_subscription()));
-        Self::end(&slot, None);
+        Self::end(slot.lock(), None);
     }
 
-    fn end(slot: &Slot, completion: Option<Completion>) {
-        let mut state = slot.lock();
+    fn end(mut state: MutexGuard<'_, State>, completion: Option<Completion>) {
         let subscription = state.with_op(|op| op.is_subscription());
         let ended = state.life.end(subscription);
         let mut unwanted = None;
@@ -415,13 +471,14 @@ impl InFlight {
             state.push(completion);
         }
         let op = match ended {
-            Ended::Unwanted | Ended::Idle => state.take_op(),
+            Ended::Unwanted | Ended::Idle => state.land(),
             // The operation stays: its buffers go back to the asker.
             Ended::Finished => None,
         };
         // One Run has its owner to be told; anything else is anyone's. If
         // nobody wants it, the slot is free for the first in line.
         let owner = state.flight.as_mut().and_then(|f| f.owner.take());
+        state.shed();
         let crowd = (!state.life.is_owned()).then(|| state.line.crowd());
         let turn = state.turn();
         drop(state);
@@ -444,7 +501,7 @@ impl InFlight {
         let lends_none = slot.lock().with_op(Op::leave_memory);
         std::mem::forget(slot.clone());
         if lends_none {
-            Self::end(&slot, Some(Err(cancelled())));
+            Self::end(slot.lock(), Some(Err(cancelled())));
         }
     }
 }
@@ -456,7 +513,7 @@ fn cancelled() -> io::Error {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            Self::end(&slot, Some(Err(cancelled())));
+            Self::end(slot.lock(), Some(Err(cancelled())));
         }
     }
 }

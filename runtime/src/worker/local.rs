@@ -21,6 +21,7 @@ use super::sleep::Woken;
 use crate::buf::Pool;
 use crate::color::{ColorRef, Core, Held};
 use crate::driver::Driver;
+use crate::op::Flights;
 use crate::runtime::{Handle, Placement, Shared};
 use crate::sync::atomic::Ordering;
 use crate::task::owned::Owned;
@@ -66,6 +67,8 @@ pub(crate) struct Worker {
     /// Memory for commands and wakers, kept from turn to turn.
     pub(super) commands: RefCell<Vec<Command>>,
     wakers: RefCell<Vec<Waker>>,
+    /// For the operations that begin here.
+    pub(crate) flights: Flights,
     /// Where receives go if the driver works by readiness; made when first
     /// asked for.
     pub(super) pool: OnceCell<Arc<Pool>>,
@@ -122,6 +125,7 @@ impl Worker {
             entered: Cell::new(false),
             commands: RefCell::default(),
             wakers: RefCell::default(),
+            flights: Flights::default(),
             pool: OnceCell::new(),
         }
     }
