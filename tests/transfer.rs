@@ -4,13 +4,14 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::bytes::{Random, check, pattern};
 use common::futures::{Either, Event, give_up, join, race};
-use common::{everywhere, on_both_drivers, pair, shrink, std_pair};
+use common::{eventually, everywhere, on_both_drivers, pair, shrink, std_pair};
 use isochrome::net::TcpStream;
 use isochrome::{Color, Runtime, yield_now};
 
@@ -18,6 +19,7 @@ everywhere!(
     a_slow_reader_gets_every_byte,
     a_half_closed_stream_still_carries_the_other_half,
     a_reset_is_an_error_of_the_receiver,
+    an_end_that_is_there_together_with_data_is_told,
     sending_to_the_closed_is_an_error_and_no_signal,
     dropping_the_write_half_ends_the_stream,
     halves_in_two_tasks,
@@ -164,6 +166,48 @@ fn a_reset_is_an_error_of_the_receiver(rt: Runtime) {
             }
         }
     });
+}
+
+/// Both are there before anybody asks.
+fn an_end_that_is_there_together_with_data_is_told(rt: Runtime) {
+    rt.block_on(async {
+        for len in [1, 40_000] {
+            let (near, mut far) = std_pair().await;
+            far.write_all(&pattern(0, len)).unwrap();
+            near.shutdown(Shutdown::Read).unwrap();
+            eventually("the data is there", || polled(&near) & libc::POLLIN != 0);
+            take(&near, len, || false).await;
+
+            let (near, mut far) = std_pair().await;
+            far.write_all(&pattern(0, len)).unwrap();
+            socket2::SockRef::from(&far)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+            drop(far);
+            eventually("the reset is there", || polled(&near) & libc::POLLERR != 0);
+            let mut place = 0;
+            while place < len {
+                let data = near.recv().await.unwrap();
+                check(place, &data);
+                place += data.len();
+            }
+            assert_eq!(reset(&near, false).await, ErrorKind::ConnectionReset);
+            assert_eq!(near.recv().await.unwrap().len(), 0);
+        }
+    });
+}
+
+/// What poll(2) says of it.
+fn polled(stream: &TcpStream) -> i16 {
+    let mut what = libc::pollfd {
+        fd: stream.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, borrowed for the call.
+    let answer = unsafe { libc::poll(&raw mut what, 1, 0) };
+    assert!(answer >= 0, "{}", std::io::Error::last_os_error());
+    what.revents
 }
 
 async fn reset(stream: &TcpStream, read: bool) -> ErrorKind {

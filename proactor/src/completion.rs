@@ -103,8 +103,10 @@ impl Proactor {
         let completion = yielded(operation, result, claimed, &self.buffers);
         match duty {
             Duty::Deliver => {
+                let hidden = operation.hides_the_end(!cqueue::sock_nonempty(entry.flags()));
                 let untaken = operation.op.deliver(completion);
-                if operation.wish == Wish::Go && untaken >= operation.kind.cap() {
+                let pause = hidden || untaken >= operation.kind.cap();
+                if operation.wish == Wish::Go && pause {
                     operation.wish = Wish::Pause;
                     self.cancels.push_back(key);
                 }

@@ -1,4 +1,4 @@
-//! Whose multishot receives can be trusted.
+//! Which multishot receives can be trusted, and when.
 //!
 //! A multishot receive that has emptied its socket waits for the next wake.
 //! Whether it is empty it asks the socket, and AF_UNIX (since Linux 6.17)
@@ -8,8 +8,28 @@
 //! POLL_FIRST the same was mended in the wake path only lately. TCP counts a
 //! FIN as a byte for this very reason. A one-shot receive looks for itself
 //! each time, and that is what these sockets get.
+//!
+//! TCP does not count a reset, nor the end that shutdown(2) made on this side.
+//! What comes while the receive waits has a wake of its own; but a receive
+//! with POLL_FIRST that finds data and a reset together tells of the data alone.
+//! So when such a receive has emptied its socket for the first time, that is
+//! asked once ([`has_ended`]), and what has ended is received from anew. (Wakes
+//! that are told at once count as one in kernels that do not have the mending
+//! of the wake path. Asking each time would cost a system call a receive.)
 
 use std::os::fd::RawFd;
+
+/// Whether the socket has an end or an error to tell of.
+pub(crate) fn has_ended(fd: RawFd) -> bool {
+    let mut what = libc::pollfd {
+        fd,
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: one entry, borrowed for the call, which does not wait.
+    let ready = unsafe { libc::poll(&raw mut what, 1, 0) };
+    ready > 0
+}
 
 /// Whether `fd` is a socket that may hide its end from a multishot receive.
 pub(crate) fn hides_the_end(fd: RawFd) -> bool {

@@ -24,7 +24,7 @@ use io_uring::{opcode, squeue};
 use isochrome_runtime::op::{InFlight, Interest, Op};
 
 use crate::buffers::{GROUP, Private};
-use crate::family::hides_the_end;
+use crate::family::{has_ended, hides_the_end};
 use crate::file;
 use crate::table::Key;
 
@@ -119,6 +119,8 @@ pub(crate) struct Operation {
     pub(crate) wish: Wish,
     /// A receive that goes on by itself.
     pub(crate) multishot: bool,
+    /// It may have found an end beside the data, and not told (`family`).
+    pub(crate) may_hide: bool,
     /// A receive that starved, and has not received since.
     pub(crate) hungry: bool,
     /// Where a hungry receive receives to if the ring is empty.
@@ -165,6 +167,7 @@ impl Operation {
             stage: Stage::Queued,
             wish: Wish::Go,
             multishot,
+            may_hide: multishot,
             hungry: false,
             private: None,
             told: None,
@@ -207,6 +210,14 @@ impl Operation {
         })
     }
 
+    /// Whether a receive that goes on and has `emptied` its socket, or not, is
+    /// to begin anew, because it hides the end.
+    pub(crate) fn hides_the_end(&mut self, emptied: bool) -> bool {
+        let look = self.may_hide && emptied;
+        self.may_hide &= !look;
+        look && has_ended(self.op.fd())
+    }
+
     /// What to do about a completion with this result.
     pub(crate) fn duty(&self, result: Result<usize, i32>, more: bool) -> Duty {
         let left = self.goal.saturating_sub(self.sent);
@@ -218,6 +229,7 @@ impl Operation {
     /// What it points to is owned by the [`InFlight`] and by `private`, and
     /// neither moves it.
     pub(crate) fn entry(&mut self, key: Key) -> squeue::Entry {
+        self.may_hide = self.multishot;
         let fd = Fd(self.op.fd());
         let receive = Receive {
             multishot: self.multishot,
