@@ -31,6 +31,9 @@
 //!   was just dropped may still be taken, and be answered by a reset.
 //! * The kernel tells of a reset once, to whoever asks next. On the proactor
 //!   that may be a receive that waits in the kernel.
+//! * A send that waits for room on a local socket ends by a shutdown at the
+//!   latest when the peer reads or closes; a blocking one of std ends at once.
+//!   poll(2) does not tell of it before.
 //! * An empty send is no operation to the runtime; std asks the kernel.
 
 mod ends;

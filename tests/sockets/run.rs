@@ -295,9 +295,9 @@ impl Machine<'_> {
     /// Whether it ends without anybody reading.
     fn ends_alone(&self, end: End) -> bool {
         let direction = &self.directions[end];
-        direction.writer != State::Open
-            || direction.reader == State::Dropped
-            || direction.weight() <= self.light
+        // Poll does not tell of a local socket that is full and shut down.
+        let told = self.transport == Transport::Tcp && direction.writer != State::Open;
+        told || direction.reader == State::Dropped || direction.weight() <= self.light
     }
 
     async fn finish_send(&mut self, end: End) {
