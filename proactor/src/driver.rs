@@ -55,6 +55,7 @@ impl Proactor {
             starved: VecDeque::new(),
             doomed: Vec::new(),
             strangers: Arc::default(),
+            batch: Duration::ZERO,
             closed: false,
             leaked: 0,
         })
@@ -211,7 +212,8 @@ impl Proactor {
             let entered = if self.ring.ready() > 0 {
                 self.ring.submit()
             } else {
-                self.ring.submit_and_sleep(Some(left.min(ROUND)))
+                self.ring
+                    .submit_and_sleep(Some(left.min(ROUND)), Duration::ZERO)
             };
             let done = match entered {
                 Ok(Entered::Done) => self.reap() > 0,
@@ -268,6 +270,8 @@ impl Driver for Proactor {
         let may_sleep = wait != Some(Duration::ZERO);
         let bell = self.wake.bell();
         let hosted = bell.is_some();
+        // Who sleeps in a loop of their own sleeps there for single events.
+        let batch = if hosted { Duration::ZERO } else { self.batch };
         if let Some(bell) = bell {
             // Before the look at what it may have rung for.
             bell.clear();
@@ -281,7 +285,7 @@ impl Driver for Proactor {
             // has no room yet must not wait for what has (rule 3 of the crate).
             let sleep = may_sleep && complete && seen == 0 && self.ring.ready() == 0;
             let entered = if sleep {
-                self.ring.submit_and_sleep(wait)?
+                self.ring.submit_and_sleep(wait, batch)?
             } else if self.ring.due() {
                 self.ring.submit()?
             } else {

@@ -300,7 +300,11 @@ impl Ring {
         self.inner.submit()
     }
 
-    pub(crate) fn submit_and_sleep(&mut self, limit: Option<Duration>) -> io::Result<Entered> {
+    pub(crate) fn submit_and_sleep(
+        &mut self,
+        limit: Option<Duration>,
+        batch: Duration,
+    ) -> io::Result<Entered> {
         self.send_late();
         if let Some(entered) = self.refused_or_short() {
             return entered;
@@ -312,7 +316,7 @@ impl Ring {
                 Entered::Busy => Ok(Entered::Busy),
             };
         }
-        self.inner.submit_and_sleep(limit)
+        self.inner.submit_and_sleep(limit, batch)
     }
 
     pub(crate) fn sleep(&mut self, limit: Duration) -> io::Result<Entered> {

@@ -121,7 +121,7 @@ fn next(ring: &mut Ring, user_data: u64) -> io::Result<cqueue::Entry> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let _ = ring.submit_and_sleep(Some(left))?;
+        let _ = ring.submit_and_sleep(Some(left), Duration::ZERO)?;
         match ring.pop(&mut [MaybeUninit::uninit()]).first() {
             Some(entry) if entry.user_data() == user_data => return Ok(entry.clone()),
             Some(entry) => return Err(unexpected(format!("a stranger completed: {entry:?}"))),

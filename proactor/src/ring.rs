@@ -8,6 +8,9 @@
 //!    then, and what overflowed comes back only then.
 //! 3. What [`Ring::push`] took is the kernel's, whatever a later enter
 //!    answers: it stays in the queue until an enter takes it.
+//! 4. An enter that waits for several completions has a limit, however far:
+//!    one without ends when its time for several is up, with nothing to show
+//!    for it, and an idle worker would run in circles (seen on 6.18).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,7 +26,15 @@ pub(crate) struct Ring {
     uring: IoUring,
     /// GETEVENTS, and what else goes with every enter.
     flags: EnterFlags,
+    /// An enter can wait for several completions for some time, and then for
+    /// one: Linux 6.12.
+    batches: bool,
 }
+
+/// Completions that a sleep waits for that has time for several. Of 8, 16 and
+/// 32 none was better beyond the spread; the most, so that the time is what is
+/// chosen, by the user.
+pub(crate) const SEVERAL: u32 = 32;
 
 /// How an enter went. Errors that a later enter may not meet are in here.
 #[must_use]
@@ -49,7 +60,18 @@ impl Ring {
             // one that waits for a disk.
             flags |= EnterFlags::NO_IOWAIT;
         }
-        Ok(Ring { uring, flags })
+        let batches = uring.params().is_feature_min_timeout();
+        Ok(Ring {
+            uring,
+            flags,
+            batches,
+        })
+    }
+
+    /// Whether a sleep can wait for several completions.
+    #[cfg(test)]
+    pub(crate) fn batches(&self) -> bool {
+        self.batches
     }
 
     pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
@@ -115,12 +137,28 @@ impl Ring {
 
     /// Hands over what was queued and sleeps until there is a completion or
     /// `limit` (`None`: for ever) has passed.
-    pub(crate) fn submit_and_sleep(&mut self, limit: Option<Duration>) -> io::Result<Entered> {
-        let queued = self.queued();
-        self.enter(queued as u32, 1, limit)
+    ///
+    /// For `batch` it waits for [`SEVERAL`] completions, if the kernel can do
+    /// that. Zero: for one.
+    pub(crate) fn submit_and_sleep(
+        &mut self,
+        limit: Option<Duration>,
+        batch: Duration,
+    ) -> io::Result<Entered> {
+        let queued = self.queued() as u32;
+        // Rounded down: no sleep is longer for it.
+        let batch = limit.map_or(batch, |limit| batch.min(limit)).as_micros();
+        if batch == 0 || !self.batches {
+            return self.enter(queued, 1, limit);
+        }
+        let time = timespec(limit.unwrap_or(LONGEST));
+        let args = SubmitArgs::new()
+            .timespec(&time)
+            .min_wait_usec(u32::try_from(batch).unwrap_or(u32::MAX));
+        self.enter_with(queued, SEVERAL, &args)
     }
 
-    /// Sleeps as above, but hands nothing over.
+    /// Sleeps as above, for one, but hands nothing over.
     pub(crate) fn sleep(&mut self, limit: Duration) -> io::Result<Entered> {
         self.enter(0, 1, Some(limit))
     }
@@ -132,17 +170,25 @@ impl Ring {
         wait: u32,
         limit: Option<Duration>,
     ) -> io::Result<Entered> {
-        let time = limit.map(|limit| Timespec::from(limit.min(LONGEST)));
+        let time = limit.map(timespec);
         let mut args = SubmitArgs::new();
         if let Some(time) = &time {
             args = args.timespec(time);
         }
+        self.enter_with(submit, wait, &args)
+    }
+
+    fn enter_with(&mut self, submit: u32, wait: u32, args: &SubmitArgs) -> io::Result<Entered> {
         let (submitter, flags) = (self.uring.submitter(), self.flags.bits());
         // SAFETY: with EXT_ARG the argument is what `SubmitArgs` is, and it
-        // and the time that it points to live across the call.
-        let answer = unsafe { submitter.enter(submit, wait, flags, Some(&args)) };
+        // borrows the time that it points to.
+        let answer = unsafe { submitter.enter(submit, wait, flags, Some(args)) };
         answer.map_or_else(answered, |_| Ok(Entered::Done))
     }
+}
+
+fn timespec(limit: Duration) -> Timespec {
+    Timespec::from(limit.min(LONGEST))
 }
 
 /// What an enter that failed says.

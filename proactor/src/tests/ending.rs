@@ -80,7 +80,7 @@ fn an_abandoned_accept_closes_what_it_accepted() {
 #[test]
 fn shutdown_ends_what_is_pending() {
     for forgetful in [false, true] {
-        let f = Fixture::with(Config::default(), forgetful);
+        let f = Fixture::with(Config::default(), forgetful, Duration::ZERO);
         let (port, mut peer) = f.pair();
         let (stuck, other) = f.pair();
         let (listener, _) = listen();

@@ -1,6 +1,7 @@
 //! The driver under a runtime, with rings and pools that are too small.
 
 mod bad_days;
+mod batches;
 mod carries;
 mod ending;
 mod pressure;
@@ -114,15 +115,15 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: Config) -> Fixture {
-        Fixture::with(config, false)
+        Fixture::with(config, false, Duration::ZERO)
     }
 
-    fn with(config: Config, forgetful: bool) -> Fixture {
+    fn with(config: Config, forgetful: bool, batch: Duration) -> Fixture {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let for_driver = seen.clone();
         let driver = move |_worker: usize| {
             let spy = Spy {
-                inner: Proactor::with_config(&config)?,
+                inner: Proactor::with_config(&config)?.batch(batch),
                 seen: for_driver.clone(),
                 forgetful,
             };
