@@ -80,6 +80,12 @@ impl Buffers {
         self.lent
     }
 
+    /// Whether the kernel has half of them, and so more than any connection
+    /// takes (thin air).
+    pub(crate) fn are_plenty(&self) -> bool {
+        self.lent >= usize::from(self.pool.count()) / 2
+    }
+
     /// The size of each buffer in bytes.
     pub(crate) fn size(&self) -> usize {
         self.pool.buffer_size()

@@ -105,7 +105,7 @@ impl Proactor {
             Duty::Deliver => {
                 let hidden = operation.hides_the_end(!cqueue::sock_nonempty(entry.flags()));
                 let untaken = operation.op.deliver(completion);
-                let pause = hidden || untaken >= operation.kind.cap();
+                let pause = hidden || untaken >= operation.kind.cap(self.buffers.are_plenty());
                 if operation.wish == Wish::Go && pause {
                     operation.wish = Wish::Pause;
                     self.cancels.push_back(key);

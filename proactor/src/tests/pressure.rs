@@ -53,6 +53,45 @@ fn an_untaken_stream_pauses_and_loses_nothing() {
     assert_eq!(got, expected);
 }
 
+/// Sends so many full buffers, and waits until the driver has received them.
+fn send_and_receive(f: &Fixture, port: &Port, peer: &mut TcpStream, buffers: usize) {
+    for _ in 0..buffers {
+        peer.write_all(&[7; 64]).unwrap();
+    }
+    let unread = || {
+        let mut bytes = 0;
+        // SAFETY: FIONREAD writes an int.
+        let answer =
+            unsafe { libc::ioctl(port.descriptor().as_raw_fd(), libc::FIONREAD, &mut bytes) };
+        assert_eq!(answer, 0);
+        bytes
+    };
+    f.until("all is received", |_| unread() == 0);
+    f.turn(2);
+}
+
+#[test]
+fn a_stream_pauses_late_while_there_are_buffers() {
+    let f = Fixture::new(Config {
+        buffer_size: 64,
+        ..Config::default()
+    });
+    let (port, mut peer) = f.tcp_pair();
+    begin(&f, &port, || Op::Recv);
+    send_and_receive(&f, &port, &mut peer, 12);
+    assert_eq!(f.seen().in_flight, 1, "it paused too early");
+    send_and_receive(&f, &port, &mut peer, 4);
+    f.until("paused", |seen| seen.in_flight == 0);
+    let taken = f.runtime.block_on(async {
+        let mut taken = 0;
+        while taken < 16 * 64 {
+            taken += recv(&port).await.unwrap().len();
+        }
+        taken
+    });
+    assert_eq!(taken, 16 * 64);
+}
+
 #[test]
 fn more_operations_than_the_ring_has_room_for() {
     let f = Fixture::new(tiny());
