@@ -339,7 +339,7 @@ fn std_sockets_are_taken_over_and_given_back(rt: Runtime) {
                 assert!(poll_once(waiting.as_mut()).is_pending());
             }
             peer.send_to(b"late", to).await.unwrap();
-            let std = socket.into_std().unwrap();
+            let std = socket.into_std().await.unwrap();
             assert_eq!(std.local_addr().unwrap(), to);
             assert_eq!(std.recv(&mut buf).unwrap(), 4);
             // It blocks, as std's do.

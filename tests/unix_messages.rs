@@ -253,7 +253,7 @@ fn std_sockets_are_taken_over_and_given_back(rt: Runtime) {
         assert_eq!(a.recv(&mut buf).await.unwrap(), whole(4));
         assert!(give_up(a.recv(&mut buf)).await.is_pending());
         b.send(b"back").unwrap();
-        let a = a.into_std().unwrap();
+        let a = a.into_std().await.unwrap();
         assert_eq!(a.recv(&mut buf).unwrap(), 4);
     });
 }

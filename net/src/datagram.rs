@@ -105,12 +105,12 @@ impl Ports {
         SockRef::from(&**self.read.descriptor())
     }
 
-    /// The socket by itself, blocking, as std has it. The number is another:
-    /// what is in flight on this one may outlive the call.
-    pub(crate) fn into_std<T: From<OwnedFd>>(self) -> io::Result<T> {
-        let fd = self.as_fd().try_clone_to_owned()?;
-        SockRef::from(&fd).set_nonblocking(false)?;
-        Ok(fd.into())
+    /// The socket by itself, blocking, as std has it. Nothing is in flight but
+    /// waits, which bring nothing.
+    pub(crate) async fn leave(self) -> io::Result<OwnedFd> {
+        let descriptor = self.read.descriptor().clone();
+        drop(self);
+        blocking(descriptor).await
     }
 }
 
@@ -125,6 +125,15 @@ impl fmt::Debug for Ports {
         let fd = self.as_fd().as_raw_fd();
         f.debug_tuple("Ports").field(&fd).finish()
     }
+}
+
+/// The descriptor by itself, in blocking mode, when the last operation on it
+/// has ended.
+pub(crate) async fn blocking(descriptor: Arc<Descriptor>) -> io::Result<OwnedFd> {
+    let fd = descriptor.reclaim().await;
+    let fd = fd.expect("nobody else reclaims it, and it is no directory");
+    SockRef::from(&fd).set_nonblocking(false)?;
+    Ok(fd)
 }
 
 /// A connected pair, or an error.

@@ -16,6 +16,7 @@ use isochrome_runtime::time::Sleep;
 use isochrome_runtime::{Descriptor, Handle, Report};
 use socket2::SockRef;
 
+use crate::datagram::blocking;
 use crate::family::Family;
 use crate::pressure::{Accepted, Pressure, Trouble};
 use crate::tcp::Tcp;
@@ -96,6 +97,20 @@ impl<F: Family> Listener<F> {
     /// What getsockname(2) answers.
     pub fn local_addr(&self) -> io::Result<F::Addr> {
         F::addr(self.socket().local_addr()?)
+    }
+
+    /// The socket itself, blocking, and what was accepted and not taken.
+    pub(crate) async fn leave(self) -> io::Result<(OwnedFd, Vec<F::Connection>)> {
+        let descriptor = self.accept.descriptor().clone();
+        let runtime = descriptor.runtime().clone();
+        // An error is told again, by the next accept, if it is the listener's.
+        let brought = self.accept.recall().await.into_iter();
+        let accepted = brought.filter_map(|completion| match completion {
+            Ok(Yield::Socket(fd)) => Some(F::accepted(fd, &runtime)),
+            _ => None,
+        });
+        let accepted = accepted.collect();
+        Ok((blocking(descriptor).await?, accepted))
     }
 
     pub(crate) fn socket(&self) -> SockRef<'_> {

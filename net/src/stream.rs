@@ -5,16 +5,17 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::marker::PhantomData;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use isochrome_runtime::Descriptor;
 use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
-use isochrome_runtime::op::{Port, SendBuf};
+use isochrome_runtime::op::{Port, SendBuf, Yield};
 use socket2::SockRef;
 
+use crate::datagram::blocking;
 use crate::family::Family;
 use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 
@@ -211,6 +212,27 @@ impl<F: Family> StreamSocket<F> {
     /// well; the halves end their direction when they are dropped.)
     pub fn into_split(self) -> (ReadHalf<F>, WriteHalf<F>) {
         split::split(self)
+    }
+
+    /// The connection itself, blocking, and what was received and not taken.
+    pub(crate) async fn leave(self) -> io::Result<(OwnedFd, Vec<u8>)> {
+        let StreamSocket {
+            recv,
+            send,
+            room,
+            look,
+            ..
+        } = self;
+        // These bring nothing.
+        drop((send, room, look));
+        let descriptor = recv.descriptor().clone();
+        let mut received = Vec::new();
+        for completion in recv.recall().await {
+            if let Yield::Buf(lease) = completion? {
+                received.extend_from_slice(&lease);
+            }
+        }
+        Ok((blocking(descriptor).await?, received))
     }
 
     pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {

@@ -90,6 +90,25 @@ impl TcpStream {
         connected.map(|_| stream)
     }
 
+    /// The connection as one of std, in blocking mode, and what was received
+    /// from it and not taken yet: on the proactor the runtime receives ahead,
+    /// and what it had, the connection does not give again. It comes when the
+    /// last operation that was given up has ended.
+    ///
+    /// Halves are to be [reunited](crate::ReadHalf::reunite) first.
+    ///
+    /// Dropping the future closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// An error that the connection has met and that nobody was told of yet,
+    /// mostly a reset: what was received before it is lost then. If its mode
+    /// cannot be set. The connection is closed.
+    pub async fn into_std(self) -> io::Result<(std::net::TcpStream, Vec<u8>)> {
+        let (fd, received) = self.leave().await?;
+        Ok((fd.into(), received))
+    }
+
     /// Takes a connected std socket over.
     ///
     /// # Errors
@@ -161,6 +180,20 @@ impl TcpListener {
             group.push(bind_one(address, true, &runtime)?);
         }
         Ok(group)
+    }
+
+    /// The socket as one of std, in blocking mode, and the connections that
+    /// were accepted and not taken yet: on the proactor the runtime accepts
+    /// ahead. It comes when the last accept that was given up has ended.
+    ///
+    /// Dropping the future closes all of them.
+    ///
+    /// # Errors
+    ///
+    /// If its mode cannot be set. The socket is closed then.
+    pub async fn into_std(self) -> io::Result<(std::net::TcpListener, Vec<TcpStream>)> {
+        let (fd, accepted) = self.leave().await?;
+        Ok((fd.into(), accepted))
     }
 
     /// Takes a listening std socket over.

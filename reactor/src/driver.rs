@@ -187,6 +187,11 @@ impl Driver for Reactor {
         }
     }
 
+    fn release(&mut self, token: u64, fd: BorrowedFd<'_>) {
+        self.epoll.remove(fd.as_raw_fd());
+        self.forget(token);
+    }
+
     fn shutdown(&mut self, _grace: Duration) -> usize {
         self.registrations.clear();
         for subscriber in self.subscribers.drain() {

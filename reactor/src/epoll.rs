@@ -89,6 +89,12 @@ impl Epoll {
         }
     }
 
+    /// Takes out a descriptor that is in the set.
+    pub(crate) fn remove(&self, fd: RawFd) {
+        // It is there, and removing takes no memory: no error is left.
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
+    }
+
     fn control(&self, what: i32, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: interest,

@@ -227,24 +227,42 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        if let Some(token) = self.token() {
-            let home = self.home.load(Ordering::Relaxed) as usize;
-            self.runtime.forget(home, token);
-        }
-        if self.fd < 0 {
-            return;
-        }
-        // SAFETY: owned, by `make`, and not used afterwards.
-        let fd = unsafe { OwnedFd::from_raw_fd(self.fd) };
+        let home = self.home.load(Ordering::Relaxed) as usize;
         let heir = *self.heir.get_mut();
-        if heir.is_null() {
-            return;
-        }
         // SAFETY: put there by `reclaim` as one reference, which is taken out
         // here, once.
-        let heir = unsafe { Arc::from_raw(heir.cast_const()) };
-        let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
-        inheritance.fd = Some(fd);
+        let heir = (!heir.is_null()).then(|| unsafe { Arc::from_raw(heir.cast_const()) });
+        // SAFETY: owned, by `make`, and not used afterwards.
+        let fd = (self.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(self.fd) });
+        match (self.token(), fd.zip(heir)) {
+            (None, None) => {}
+            (Some(token), None) => self.runtime.forget(home, token),
+            (None, Some((fd, heir))) => drop(Legacy { fd: Some(fd), heir }),
+            (Some(token), Some((fd, heir))) => {
+                let legacy = Legacy { fd: Some(fd), heir };
+                self.runtime.release(home, token, legacy);
+            }
+        }
+    }
+}
+
+/// A descriptor on its way to its heir, who has it when this is dropped.
+pub(crate) struct Legacy {
+    /// Taken by the drop only.
+    fd: Option<OwnedFd>,
+    heir: Arc<Heir>,
+}
+
+impl Legacy {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("taken by the drop only").as_fd()
+    }
+}
+
+impl Drop for Legacy {
+    fn drop(&mut self) {
+        let mut inheritance = self.heir.lock().unwrap_or_else(|e| e.into_inner());
+        inheritance.fd = self.fd.take();
         let waker = inheritance.waker.take();
         drop(inheritance);
         if let Some(waker) = waker {

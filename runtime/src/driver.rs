@@ -101,6 +101,13 @@ pub trait Driver {
         let _ = token;
     }
 
+    /// As [`forget`](Driver::forget), of a descriptor that is not closed but
+    /// somebody else's from now on: what is to end with it has to be ended.
+    fn release(&mut self, token: u64, fd: BorrowedFd<'_>) {
+        let _ = fd;
+        self.forget(token);
+    }
+
     /// Ends every operation: cancels all, waits for the completions for at
     /// most `grace`, and leaks what the kernel still holds
     /// ([`InFlight::leak`]). Returns how many were leaked. Nothing is

@@ -93,15 +93,16 @@ impl UdpSocket {
         Ok(UdpSocket { ports })
     }
 
-    /// The socket as one of std, in blocking mode. Datagrams that wait in the
-    /// kernel stay there.
+    /// The socket as one of std, in blocking mode, when the last wait that was
+    /// given up has ended. Datagrams that wait in the kernel stay there.
+    ///
+    /// Dropping the future closes the socket.
     ///
     /// # Errors
     ///
-    /// If no descriptor is left (its number changes), or its mode cannot be
-    /// set. The socket is closed then.
-    pub fn into_std(self) -> io::Result<std::net::UdpSocket> {
-        self.ports.into_std()
+    /// If its mode cannot be set. The socket is closed then.
+    pub async fn into_std(self) -> io::Result<std::net::UdpSocket> {
+        self.ports.leave().await.map(From::from)
     }
 
     /// Names the peer: datagrams of others are not received any more, and

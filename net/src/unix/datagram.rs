@@ -81,15 +81,16 @@ impl UnixDatagram {
         Ok(UnixDatagram { ports })
     }
 
-    /// The socket as one of std, in blocking mode. Datagrams that wait in the
-    /// kernel stay there.
+    /// The socket as one of std, in blocking mode, when the last wait that was
+    /// given up has ended. Datagrams that wait in the kernel stay there.
+    ///
+    /// Dropping the future closes the socket.
     ///
     /// # Errors
     ///
-    /// If no descriptor is left (its number changes), or its mode cannot be
-    /// set. The socket is closed then.
-    pub fn into_std(self) -> io::Result<std::os::unix::net::UnixDatagram> {
-        self.ports.into_std()
+    /// If its mode cannot be set. The socket is closed then.
+    pub async fn into_std(self) -> io::Result<std::os::unix::net::UnixDatagram> {
+        self.ports.leave().await.map(From::from)
     }
 
     /// Names the peer: [`send`](UnixDatagram::send) goes to it, and it alone

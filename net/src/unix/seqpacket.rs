@@ -106,6 +106,21 @@ impl UnixSeqpacket {
         Ok(UnixSeqpacket::on(descriptor))
     }
 
+    /// The socket itself, in blocking mode, when the last wait that was given
+    /// up has ended: std has no type for these. Messages that wait in the
+    /// kernel stay there, and timestamps are off (SO_TIMESTAMPNS).
+    ///
+    /// Dropping the future closes the socket.
+    ///
+    /// # Errors
+    ///
+    /// If its mode or the option cannot be set. The socket is closed then.
+    pub async fn into_fd(self) -> io::Result<OwnedFd> {
+        let fd = self.ports.leave().await?;
+        sys::set(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
+        Ok(fd)
+    }
+
     fn on(descriptor: Arc<Descriptor>) -> UnixSeqpacket {
         // If this were refused, an empty message would be taken for the end.
         // It is not: every kernel has it, and it takes no memory.
@@ -299,6 +314,16 @@ impl UnixSeqpacketListener {
     pub fn from_fd(fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
         check(&fd)?;
         UnixSeqpacketListener::on(fd, &crate::runtime()?)
+    }
+
+    /// As [`UnixListener::into_std`](crate::UnixListener::into_std): std has no
+    /// type for these.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn into_fd(self) -> io::Result<(OwnedFd, Vec<UnixSeqpacket>)> {
+        self.leave().await
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::pin::pin;
 use std::rc::Rc;
@@ -56,6 +56,9 @@ impl Driver for Spied {
     }
     fn forget(&mut self, token: u64) {
         self.0.borrow_mut().forget(token);
+    }
+    fn release(&mut self, token: u64, fd: BorrowedFd<'_>) {
+        self.0.borrow_mut().release(token, fd);
     }
     fn shutdown(&mut self, grace: Duration) -> usize {
         self.0.borrow_mut().shutdown(grace)

@@ -26,9 +26,11 @@
 //!    came from elsewhere looks afterwards whether it was abandoned meanwhile
 //!    (`cancel_key`). What a worker gives its own driver needs no such look: a
 //!    cancel is then a command, obeyed after that.
-//! 4. A stale cancel does nothing: `start` and `end` clear the mark that
+//! 4. A stale cancel does nothing: `start` and `end` clear the marks that
 //!    `cancel_key` looks for, and a slot that was abandoned again has its new
 //!    key cancelled, which is right, twice perhaps.
+//! 5. What is recalled is cancelled in the same way, and still the asker's: it
+//!    ends as any other, so that nothing it brings is lost.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -48,6 +50,8 @@ pub(crate) struct Lifecycle {
     owned: bool,
     /// Nobody wants the result any more.
     abandoned: bool,
+    /// It is to end, and what it brings until then is wanted.
+    recalled: bool,
 }
 
 /// No driver calls an operation so.
@@ -76,6 +80,7 @@ impl Lifecycle {
             phase: Phase::Idle,
             owned: false,
             abandoned: false,
+            recalled: false,
         }
     }
 
@@ -88,6 +93,7 @@ impl Lifecycle {
         self.owned = owned;
         self.worker = worker.map_or(NOWHERE, |index| index as u32);
         self.abandoned = false;
+        self.recalled = false;
         self.key = NO_KEY;
     }
 
@@ -111,6 +117,7 @@ impl Lifecycle {
     /// The last completion is there.
     #[inline]
     pub(super) fn end(&mut self, subscription: bool) -> Ended {
+        self.recalled = false;
         if self.abandoned {
             self.abandoned = false;
             self.phase = Phase::Idle;
@@ -155,6 +162,14 @@ impl Lifecycle {
         self.phase == Phase::InFlight && !std::mem::replace(&mut self.abandoned, true)
     }
 
+    /// The asker wants it to end, and what it brings until then. `true`: it
+    /// has to be cancelled; said once.
+    #[must_use]
+    pub(super) fn recall(&mut self) -> bool {
+        let goes_on = self.phase == Phase::InFlight && !self.abandoned;
+        goes_on && !std::mem::replace(&mut self.recalled, true)
+    }
+
     /// The worker to be asked for the cancel; `None`: it is on its way to none
     /// yet, and will be looked at where it arrives (rule 3), or to none at all.
     pub(crate) fn worker(&self) -> Option<usize> {
@@ -162,15 +177,21 @@ impl Lifecycle {
     }
 
     /// The key to cancel by, if this worker's driver has begun it and the
-    /// operation in flight is still the abandoned one.
+    /// operation in flight is still the abandoned or recalled one.
     pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
         let begun = self.key != NO_KEY && self.worker as usize == worker;
-        (self.abandoned && begun).then_some(self.key)
+        let to_end = self.abandoned || self.recalled;
+        (to_end && begun).then_some(self.key)
     }
 
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
+    }
+
+    #[inline]
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.phase == Phase::InFlight
     }
 
     #[inline]

@@ -41,6 +41,7 @@
 //! | `attempt`, `sys` | one try: one system call |
 //! | [`call`] | system calls for those without `unsafe` |
 //! | `look` | receiving without taking, and without waiting |
+//! | `recall` | ending what is in flight without losing what it brings |
 //! | `direct` | system calls of the asking side's own, on every driver |
 //! | `address` | addresses as the kernel takes them |
 //!
@@ -76,6 +77,7 @@ mod look;
 mod port;
 mod readiness;
 mod ready;
+mod recall;
 mod send;
 mod slot;
 mod sys;

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::descriptor::Legacy;
 use crate::op::{InFlight, Slot};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     Cancel(Arc<Slot>),
     /// `Driver::forget` with this token.
     Forget(u64),
+    /// `Driver::release` with this token.
+    Release(u64, Legacy),
 }
 
 pub(crate) struct Commands {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::command::Command;
 use super::local::Worker;
 use crate::buf::Pool;
+use crate::descriptor::Legacy;
 use crate::driver::Driver;
 use crate::op::{InFlight, Slot};
 
@@ -44,6 +45,17 @@ impl Worker {
         }
     }
 
+    /// The driver is at work: the legacy comes back, for a command.
+    pub(super) fn forget_for(&self, token: u64, legacy: Legacy) -> Result<(), Legacy> {
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => {
+                driver.release(token, legacy.fd());
+                Ok(())
+            }
+            Err(_) => Err(legacy),
+        }
+    }
+
     #[inline]
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         self.pool.get_or_init(Pool::of_a_worker)
@@ -78,6 +90,7 @@ impl Worker {
                 }
                 Command::Cancel(slot) => self.end_abandoned(&mut **driver, &slot),
                 Command::Forget(token) => driver.forget(token),
+                Command::Release(token, legacy) => driver.release(token, legacy.fd()),
             }
         }
         drop(driver);

@@ -13,6 +13,7 @@ use super::queue::RunQueue;
 use super::sleep::Sleep;
 use crate::color::Core;
 use crate::counter::Counter;
+use crate::descriptor::Legacy;
 use crate::driver::Unpark;
 use crate::op::{InFlight, Slot};
 use crate::runtime::{Handle, Shared};
@@ -181,6 +182,19 @@ impl Handle {
         });
         if !here {
             self.shared().command(index, Command::Forget(token));
+        }
+    }
+    /// A registered descriptor is about to be its heir's.
+    pub(crate) fn release(&self, index: usize, token: u64, legacy: Legacy) {
+        let elsewhere = Worker::with(|worker| {
+            match worker.filter(|w| w.is_of(self.shared()) && w.index() == index) {
+                Some(worker) => worker.forget_for(token, legacy),
+                None => Err(legacy),
+            }
+        });
+        if let Err(legacy) = elsewhere {
+            self.shared()
+                .command(index, Command::Release(token, legacy));
         }
     }
 }
