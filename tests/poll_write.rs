@@ -19,6 +19,7 @@ everywhere!(
     a_wait_that_was_given_up_is_in_nobodys_way,
     slices_are_sent_in_their_order,
     very_many_slices_are_sent_in_part,
+    slices_are_tried_until_there_is_no_room,
     nothing_is_nothing,
     writing_to_the_gone_is_an_error_and_no_signal,
     a_writer_that_never_blocks_yields_all_the_same,
@@ -125,6 +126,27 @@ fn very_many_slices_are_sent_in_part(rt: Runtime) {
             sent += n;
         }
         take(&far, 0, sent).await;
+    });
+}
+
+fn slices_are_tried_until_there_is_no_room(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        let all = pattern(0, 3000);
+        let empty = std::iter::repeat_n(&[][..], 5000);
+        let slices: Vec<_> = empty.chain(all.chunks(1)).map(IoSlice::new).collect();
+        assert_eq!(near.try_write_vectored(&slices).unwrap(), 1024);
+        take(&far, 0, 1024).await;
+        assert_eq!(near.try_write_vectored(&slices[..5000]).unwrap(), 0);
+        let error = loop {
+            match near.try_write_vectored(&[IoSlice::new(&all), IoSlice::new(&all)]) {
+                Ok(n) => assert_ne!(n, 0),
+                Err(e) => break e,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        // Which is not asked about nothing.
+        assert_eq!(near.try_write_vectored(&[]).unwrap(), 0);
     });
 }
 

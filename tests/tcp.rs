@@ -2,14 +2,15 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use common::bytes::{Random, check, pattern};
-use common::{everywhere, listen, pair};
+use common::{eventually_async, everywhere, listen, pair};
 use isochrome::net::{TcpListener, TcpStream, resolve};
-use isochrome::{Color, Runtime};
+use isochrome::{Color, Runtime, yield_now};
 
 everywhere!(
     addresses_and_options,
@@ -20,6 +21,7 @@ everywhere!(
     version_six,
     every_way_to_receive_echoes_random_sizes,
     incoming_gives_one_connection_after_another,
+    accepting_by_polls_and_attempts,
     std_sockets_are_taken_over,
     empty_buffers_are_no_operation,
 );
@@ -252,6 +254,43 @@ fn incoming_gives_one_connection_after_another(rt: Runtime) {
             assert_eq!(*far.recv().await.unwrap(), [i]);
         }
         assert_eq!(listener.pressure(), 0);
+    });
+}
+
+fn accepting_by_polls_and_attempts(rt: Runtime) {
+    rt.block_on(async {
+        let (listener, address) = listen().await;
+        let error = listener.try_accept().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        for i in 0..20u8 {
+            // Every way finds what another began.
+            let near = TcpStream::connect(address).await.unwrap();
+            let mut tried = None;
+            let (far, peer) = match i % 4 {
+                0 => {
+                    eventually_async("a connection", || {
+                        tried = listener.try_accept().ok();
+                        tried.is_some()
+                    })
+                    .await;
+                    tried.unwrap()
+                }
+                1 => listener.accept().await.unwrap(),
+                _ => poll_fn(|cx| listener.poll_accept(cx)).await.unwrap(),
+            };
+            assert_eq!(peer, near.local_addr().unwrap());
+            near.send_all(vec![i]).await.0.unwrap();
+            assert_eq!(*far.recv().await.unwrap(), [i]);
+        }
+        // Who waits by a poll is woken.
+        let server = Color::new().spawn(async move {
+            let (far, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            far.send_all(b"woken".to_vec()).await.0.unwrap();
+        });
+        yield_now().await;
+        let near = TcpStream::connect(address).await.unwrap();
+        assert_eq!(*near.recv().await.unwrap(), *b"woken");
+        server.await.unwrap();
     });
 }
 

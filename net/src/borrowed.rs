@@ -53,12 +53,10 @@ impl<F: Family> StreamSocket<F> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // Else many empty ones in front would make it 0, which is no progress.
-        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else {
+        let bufs = sendable(bufs);
+        if bufs.is_empty() {
             return Poll::Ready(Ok(0));
-        };
-        let bufs = &bufs[first..];
-        let bufs = &bufs[..bufs.len().min(MOST_SLICES)];
+        }
         self.poll_send(cx, |socket| socket.send_vectored_with_flags(bufs, FLAGS))
     }
 
@@ -113,6 +111,19 @@ impl<F: Family> StreamSocket<F> {
         self.socket().send_with_flags(buf, FLAGS)
     }
 
+    /// As [`try_write`](StreamSocket::try_write), of several slices in their
+    /// order. Of very many, the first 1,024 are sent.
+    ///
+    /// # Errors
+    ///
+    /// As for `try_write`.
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match sendable(bufs) {
+            [] => Ok(0),
+            bufs => self.socket().send_vectored_with_flags(bufs, FLAGS),
+        }
+    }
+
     /// What the traits call closing or shutting down: the end of the writing
     /// direction. That the connection is gone already is as good.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
@@ -154,4 +165,12 @@ impl<F: Family> StreamSocket<F> {
         self.look
             .get_or_init(|| Port::new(self.recv.descriptor().clone()))
     }
+}
+
+/// What of the slices one call may send; none if there is nothing.
+fn sendable<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    // Else many empty ones in front would make it 0, which is no progress.
+    let first = bufs.iter().position(|buf| !buf.is_empty());
+    let bufs = &bufs[first.unwrap_or(bufs.len())..];
+    &bufs[..bufs.len().min(MOST_SLICES)]
 }

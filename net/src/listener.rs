@@ -6,12 +6,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use isochrome_runtime::op::{Op, Port, Waiter, Yield};
+use isochrome_runtime::op::{Completion, Op, Port, Waiter, Yield};
 use isochrome_runtime::time::Sleep;
 use isochrome_runtime::{Descriptor, Handle, Report};
 use socket2::SockRef;
@@ -26,6 +26,8 @@ use crate::tcp::Tcp;
 pub struct Listener<F> {
     accept: Port,
     pressure: Pressure,
+    /// The rest of who asks without a place of their own.
+    rest: Mutex<Option<Sleep>>,
     family: PhantomData<fn() -> F>,
 }
 
@@ -34,6 +36,7 @@ impl<F: Family> Listener<F> {
         Ok(Listener {
             accept: Port::new(Descriptor::new(fd, runtime)?),
             pressure: Pressure::new(),
+            rest: Mutex::default(),
             family: PhantomData,
         })
     }
@@ -60,6 +63,42 @@ impl<F: Family> Listener<F> {
     pub fn accept(&self) -> impl Future<Output = io::Result<(F::Connection, F::Addr)>> + Send + '_ {
         let mut asker = Asker::new(self);
         poll_fn(move |cx| asker.poll(cx))
+    }
+
+    /// The poll form of [`accept`](Listener::accept), for a single user: only
+    /// the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `accept`.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(F::Connection, F::Addr)>> {
+        let rest = || self.rest.lock().unwrap_or_else(|e| e.into_inner());
+        // Not locked while it is polled, which may run foreign code.
+        let mut sleep = rest().take();
+        let next = |cx: &mut Context<'_>| self.accept.poll_next(cx, || Op::Accept);
+        let accepted = self.poll_next(cx, &mut sleep, next);
+        *rest() = sleep;
+        accepted
+    }
+
+    /// The next connection, if one is there at this moment, and where it comes
+    /// from.
+    ///
+    /// On the proactor the first call begins to accept, and what has come since
+    /// is there when the task has let the worker go on
+    /// ([`yield_now`](isochrome_runtime::yield_now)): accept(2) itself has no
+    /// way not to wait there.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if none is there, if accepting
+    /// rests, or if the task has done much and is to let the worker go on; else
+    /// as for [`accept`](Listener::accept).
+    pub fn try_accept(&self) -> io::Result<(F::Connection, F::Addr)> {
+        match Asker::new(self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// The connections, one after another, without end. See
@@ -118,6 +157,68 @@ impl<F: Family> Listener<F> {
     }
 }
 
+impl<F: Family> Listener<F> {
+    /// The next connection that `next` brings and that is kept.
+    fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        sleep: &mut Option<Sleep>,
+        mut next: impl FnMut(&mut Context<'_>) -> Poll<Completion>,
+    ) -> Poll<io::Result<(F::Connection, F::Addr)>> {
+        loop {
+            ready!(self.poll_rest(cx, sleep));
+            match ready!(next(cx)) {
+                Ok(Yield::Socket(fd)) => {
+                    let (what, report) = self.pressure.accepted(|| self.name());
+                    self.tell(report);
+                    if what == Accepted::Shed {
+                        reset(fd);
+                        self.pressure.closed();
+                        continue;
+                    }
+                    let connection = F::accepted(fd, self.runtime());
+                    // It fails if the connection was reset meanwhile.
+                    if let Ok(peer) = SockRef::from(&connection).peer_addr() {
+                        return Poll::Ready(F::addr(peer).map(|peer| (connection, peer)));
+                    }
+                }
+                Ok(Yield::Done(_) | Yield::Buf(_) | Yield::File(_)) => {}
+                Err(e) => match Trouble::of(&e) {
+                    Trouble::Connection => {}
+                    Trouble::Resources => {
+                        let report = self.pressure.refused(&e, || self.name());
+                        self.tell(report);
+                    }
+                    Trouble::Listener => return Poll::Ready(Err(e)),
+                },
+            }
+        }
+    }
+
+    fn poll_rest(&self, cx: &mut Context<'_>, sleep: &mut Option<Sleep>) -> Poll<()> {
+        let Some(until) = self.pressure.rests_until() else {
+            *sleep = None;
+            return Poll::Ready(());
+        };
+        let sleep = match sleep {
+            Some(sleep) if sleep.deadline() == until => sleep,
+            other => other.insert(self.runtime().sleep_until(until)),
+        };
+        Pin::new(sleep).poll(cx)
+    }
+
+    #[inline]
+    fn tell(&self, report: Option<Report>) {
+        if let Some(report) = report {
+            self.runtime().report(report);
+        }
+    }
+
+    fn runtime(&self) -> &Handle {
+        self.accept.descriptor().runtime()
+    }
+}
+
 /// One who waits for a connection.
 struct Asker<'a, F> {
     listener: &'a Listener<F>,
@@ -135,56 +236,8 @@ impl<'a, F: Family> Asker<'a, F> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(F::Connection, F::Addr)>> {
-        let pressure = &self.listener.pressure;
-        let runtime = self.listener.accept.descriptor().runtime();
-        loop {
-            ready!(self.poll_rest(cx));
-            match ready!(self.waiter.poll_next(cx, || Op::Accept)) {
-                Ok(Yield::Socket(fd)) => {
-                    let (what, report) = pressure.accepted(|| self.listener.name());
-                    self.tell(report);
-                    if what == Accepted::Shed {
-                        reset(fd);
-                        pressure.closed();
-                        continue;
-                    }
-                    let connection = F::accepted(fd, runtime);
-                    // It fails if the connection was reset meanwhile.
-                    if let Ok(peer) = SockRef::from(&connection).peer_addr() {
-                        return Poll::Ready(F::addr(peer).map(|peer| (connection, peer)));
-                    }
-                }
-                Ok(Yield::Done(_) | Yield::Buf(_) | Yield::File(_)) => {}
-                Err(e) => match Trouble::of(&e) {
-                    Trouble::Connection => {}
-                    Trouble::Resources => {
-                        let report = pressure.refused(&e, || self.listener.name());
-                        self.tell(report);
-                    }
-                    Trouble::Listener => return Poll::Ready(Err(e)),
-                },
-            }
-        }
-    }
-
-    #[inline]
-    fn tell(&self, report: Option<Report>) {
-        if let Some(report) = report {
-            self.listener.accept.descriptor().runtime().report(report);
-        }
-    }
-
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(until) = self.listener.pressure.rests_until() else {
-            self.sleep = None;
-            return Poll::Ready(());
-        };
-        let runtime = self.listener.accept.descriptor().runtime();
-        let sleep = match &mut self.sleep {
-            Some(sleep) if sleep.deadline() == until => sleep,
-            other => other.insert(runtime.sleep_until(until)),
-        };
-        Pin::new(sleep).poll(cx)
+        let next = |cx: &mut Context<'_>| self.waiter.poll_next(cx, || Op::Accept);
+        self.listener.poll_next(cx, &mut self.sleep, next)
     }
 }
 
