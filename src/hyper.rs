@@ -45,25 +45,25 @@ use std::time::{Duration, Instant};
 
 use ::hyper::rt;
 
-use crate::net::{RecvBuf, TcpStream};
+use crate::net::{Family, RecvBuf, StreamSocket, Tcp};
 use crate::{spawn, time};
 
-/// A connection as hyper reads and writes it.
+/// A connection as hyper reads and writes it: of TCP, or a local stream.
 ///
 /// Received bytes are copied once, out of a lease into hyper's buffer: a
 /// connection that waits owns none of the runtime's. Writes are sent from
 /// hyper's memory, several pieces in one system call, and shutting down ends
 /// the writing half only.
 #[derive(Debug)]
-pub struct Io {
-    stream: TcpStream,
+pub struct Io<F: Family = Tcp> {
+    stream: StreamSocket<F>,
     /// Received, and more than hyper had room for.
     rest: RecvBuf,
 }
 
-impl Io {
+impl<F: Family> Io<F> {
     /// Gives a connection to hyper.
-    pub fn new(stream: TcpStream) -> Io {
+    pub fn new(stream: StreamSocket<F>) -> Io<F> {
         Io {
             stream,
             rest: RecvBuf::empty(),
@@ -72,25 +72,25 @@ impl Io {
 
     /// The connection, for its addresses and options. What is received from it
     /// past hyper is missing there.
-    pub fn get_ref(&self) -> &TcpStream {
+    pub fn get_ref(&self) -> &StreamSocket<F> {
         &self.stream
     }
 
     /// Takes the connection back, after an upgrade for example, with what was
     /// received from it and not yet read by hyper (which may have read more
     /// than it used, and gives that back itself). Empty if there is nothing.
-    pub fn into_parts(self) -> (TcpStream, RecvBuf) {
+    pub fn into_parts(self) -> (StreamSocket<F>, RecvBuf) {
         (self.stream, self.rest)
     }
 }
 
-impl From<TcpStream> for Io {
-    fn from(stream: TcpStream) -> Io {
+impl<F: Family> From<StreamSocket<F>> for Io<F> {
+    fn from(stream: StreamSocket<F>) -> Io<F> {
         Io::new(stream)
     }
 }
 
-impl rt::Read for Io {
+impl<F: Family> rt::Read for Io<F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -114,7 +114,7 @@ impl rt::Read for Io {
     }
 }
 
-impl rt::Write for Io {
+impl<F: Family> rt::Write for Io<F> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

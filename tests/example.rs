@@ -35,6 +35,7 @@ on_both_drivers! {
     the_first_line_says_where_and_on_what
     what_comes_goes_back
     the_default_color_serves_all_the_same
+    a_listener_that_is_handed_over_is_served
     delimited_at_every_split
     those_above_the_maximum_are_refused
     the_silent_are_closed
@@ -119,6 +120,22 @@ fn what_comes_goes_back(driver: &str) {
     assert_eq!(totals.received, first + second);
     assert_eq!(totals.sent, first + second);
     assert_eq!((totals.errors, totals.cut, totals.discarded), (0, 0, 0));
+}
+
+fn a_listener_that_is_handed_over_is_served(driver: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let args = ["--listen-fds", "--driver", driver];
+    let server = Server::listening(Process::start_with(&listener, "echo_server", &args));
+    assert_eq!(server.addr, listener.local_addr().unwrap());
+    // Connections come to the server alone.
+    drop(listener);
+    let bytes = echo_some(&server);
+    assert_eq!(server.stop(SIGTERM).sent, bytes);
+
+    let none = Process::start("echo_server", &args);
+    let (status, _, errors) = none.end();
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.concat().contains("was handed over"), "{errors:?}");
 }
 
 fn the_default_color_serves_all_the_same(driver: &str) {

@@ -24,7 +24,7 @@ use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use isochrome::hyper::{Executor, Io, Timer};
-use isochrome::net::TcpStream;
+use isochrome::net::{TcpStream, UnixStream};
 use isochrome::{Color, JoinHandle, Runtime, spawn, yield_now};
 
 everywhere!(
@@ -41,6 +41,7 @@ everywhere!(
     a_graceful_shutdown_ends_the_idle,
     the_executor_keeps_the_color,
     an_upgrade_gives_every_byte_back,
+    local_streams_carry_it_too,
 );
 
 type Served = JoinHandle<hyper::Result<()>>;
@@ -505,5 +506,25 @@ fn an_upgrade_gives_every_byte_back(rt: Runtime) {
         assert!(said.starts_with("HTTP/1.1 101 "), "{said}");
         assert!(said.ends_with("\r\n\r\ndone"), "{said}");
         served.await.unwrap();
+    });
+}
+
+fn local_streams_carry_it_too(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = UnixStream::pair().unwrap();
+        let served = spawn(async move {
+            let service = service_fn(async |request| Ok::<_, Infallible>(path(request).await));
+            server::Builder::new()
+                .serve_connection(Io::new(far), service)
+                .await
+        });
+        let (mut sender, connection) = client::handshake(Io::from(near)).await.unwrap();
+        drop(spawn(connection));
+        for i in 0..10 {
+            let at = format!("/{i}");
+            assert_eq!(text(ask(&mut sender, get(&at)).await).await, at);
+        }
+        drop(sender);
+        served.await.unwrap().unwrap();
     });
 }

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use common::futures::Event;
 use common::{LOCAL, PATIENCE, eventually, everywhere, on_both_drivers};
-use isochrome::net::{Serve, ServeHandle, ServeStats, Session, TcpListener, TcpStream, serve};
+use isochrome::net::{
+    Serve, ServeHandle, ServeStats, Session, TcpListener, TcpStream, Unix, UnixListener,
+    UnixSeqpacket, UnixSeqpacketListener, UnixStream, serve,
+};
 use isochrome::{Color, Runtime, spawn};
 
 /// Long for whoever waits for it, and never over by itself in a test.
@@ -408,7 +411,60 @@ fn a_server_that_is_dropped_lets_its_connections_be(rt: Runtime) {
     });
 }
 
+/// One family after another, by the same code.
+fn local_sockets_are_served_too(rt: Runtime) {
+    rt.block_on(async {
+        let name = format!("\0isochrome-serve-{}", std::process::id());
+        let listener = UnixListener::bind(&name[..]).unwrap();
+        let server = serve(listener, |stream, session: Session<Unix>| async move {
+            assert!(session.peer().is_unnamed());
+            let data = stream.recv().await?;
+            session.head_is_complete();
+            stream.send_all(data).await.0?;
+            session.closing().await;
+            Ok(())
+        });
+        let server = server.head_timeout(SHORT).limit(2);
+        let handle = server.handle();
+        let run = spawn(server.run());
+        let mut answer = [0; 4];
+        let first = UnixStream::connect(&name[..]).await.unwrap();
+        first.send_all("ping").await.0.unwrap();
+        first.read_exact(&mut answer).await.unwrap();
+        // Says nothing, and is closed; who was third is served then.
+        let silent = UnixStream::connect(&name[..]).await.unwrap();
+        let third = UnixStream::connect(&name[..]).await.unwrap();
+        third.send_all("pong").await.0.unwrap();
+        third.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"pong");
+        assert!(silent.recv().await.unwrap().is_empty());
+        handle.close();
+        let stats = run.await.unwrap().unwrap();
+        assert_eq!((stats.accepted, stats.completed, stats.head), (3, 2, 1));
+
+        let name = format!("\0isochrome-serve-packets-{}", std::process::id());
+        let listener = UnixSeqpacketListener::bind(&name[..]).unwrap();
+        let server = serve(listener, |socket, _| async move {
+            let mut buf = [0; 10];
+            while let Some(got) = socket.recv(&mut buf).await? {
+                socket.send(&buf[..got.len]).await?;
+            }
+            Ok(())
+        });
+        let handle = server.handle();
+        let run = spawn(server.run());
+        let client = UnixSeqpacket::connect(&name[..]).await.unwrap();
+        client.send(b"packet").await.unwrap();
+        let mut buf = [0; 10];
+        assert_eq!(client.recv(&mut buf).await.unwrap().unwrap().len, 6);
+        drop(client);
+        handle.close();
+        assert_eq!(run.await.unwrap().unwrap().completed, 1);
+    });
+}
+
 everywhere!(
+    local_sockets_are_served_too,
     each_connection_has_a_color_of_its_own,
     who_is_too_many_waits,
     the_end_waits_for_who_is_being_served,

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum, value_parser};
-use isochrome::net::{TcpListener, TcpStream};
+use isochrome::net::{ListenFd, TcpListener, TcpStream, listen_fds};
 use isochrome::time::{sleep, timeout};
 use isochrome::{Runtime, spawn, spawn_apart};
 
@@ -49,6 +49,10 @@ struct Args {
     /// Where to listen; port 0 takes any free one
     #[arg(default_value = "127.0.0.1:7777")]
     addr: String,
+    /// Serve the listening TCP socket that the service manager hands over
+    /// (systemd's socket activation: LISTEN_FDS) instead
+    #[arg(long, conflicts_with = "addr")]
+    listen_fds: bool,
     /// What carries out the I/O
     #[arg(long, value_enum, default_value = "auto")]
     driver: Driver,
@@ -92,14 +96,34 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
+    // Before anybody else opens a descriptor.
+    let given = args.listen_fds.then(handed_over).transpose()?;
     let (runtime, stop) = server::start(args.driver, args.workers)?;
-    runtime.block_on(listen_and_serve(args, &runtime, stop))
+    runtime.block_on(async {
+        let listener = match given {
+            Some(given) => given.into_tcp_listener().map_err(|e| e.to_string())?,
+            None => TcpListener::bind(args.addr.as_str())
+                .await
+                .map_err(|e| format!("cannot listen on {}: {e}", args.addr))?,
+        };
+        serve(args, listener, &runtime, stop).await
+    })
 }
 
-async fn listen_and_serve(args: &Args, runtime: &Runtime, stop: Arc<Stop>) -> Result<(), String> {
-    let listener = TcpListener::bind(args.addr.as_str())
-        .await
-        .map_err(|e| format!("cannot listen on {}: {e}", args.addr))?;
+/// The first listening TCP socket among what was handed over.
+fn handed_over() -> Result<ListenFd, String> {
+    let given = listen_fds().map_err(|e| format!("LISTEN_FDS: {e}"))?;
+    let mut given = given.into_iter().filter(ListenFd::is_tcp_listener);
+    let none = "no listening TCP socket was handed over: is it a .socket unit that starts this?";
+    given.next().ok_or_else(|| none.to_owned())
+}
+
+async fn serve(
+    args: &Args,
+    listener: TcpListener,
+    runtime: &Runtime,
+    stop: Arc<Stop>,
+) -> Result<(), String> {
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
     let (driver, workers) = (runtime.driver(), runtime.workers());
     say(format_args!(

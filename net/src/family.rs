@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use isochrome_runtime::Handle;
 use socket2::SockAddr;
 
+use crate::tcp::TcpStream;
+
 pub(crate) mod sealed {
     pub trait Sealed {}
 }
@@ -15,10 +17,10 @@ pub(crate) mod sealed {
 /// sealed.
 pub trait Family: sealed::Sealed + Sized + 'static {
     /// Its addresses.
-    type Addr: fmt::Debug + Send;
+    type Addr: Clone + fmt::Debug + Send + Sync;
 
     /// What a listener accepts.
-    type Connection: AsFd + Send;
+    type Connection: AsFd + Send + Sync;
 
     /// What a connection is called.
     #[doc(hidden)]
@@ -34,4 +36,10 @@ pub trait Family: sealed::Sealed + Sized + 'static {
     /// What an accept gave, which is in the mode that the driver needs.
     #[doc(hidden)]
     fn accepted(fd: OwnedFd, runtime: &Handle) -> Self::Connection;
+
+    /// The connection, if it is one of TCP, of which the kernel knows more.
+    #[doc(hidden)]
+    fn as_tcp(_: &Self::Connection) -> Option<&TcpStream> {
+        None
+    }
 }

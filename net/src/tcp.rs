@@ -41,6 +41,10 @@ impl Family for Tcp {
     fn accepted(fd: OwnedFd, runtime: &Handle) -> TcpStream {
         TcpStream::on(Descriptor::tcp(fd, runtime))
     }
+
+    fn as_tcp(connection: &TcpStream) -> Option<&TcpStream> {
+        Some(connection)
+    }
 }
 
 /// A TCP connection.

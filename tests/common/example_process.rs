@@ -7,6 +7,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -51,6 +52,32 @@ impl Process {
         // SAFETY: between fork and exec only two system calls are made;
         // nothing is allocated or locked.
         unsafe { command.args(args).pre_exec(refuse_io_uring) };
+        Process::run(&mut command)
+    }
+
+    /// Starts it with a listener handed over as systemd does it.
+    pub(crate) fn start_with(listener: &impl AsRawFd, example: &str, args: &[&str]) -> Process {
+        let fd = listener.as_raw_fd();
+        let mut command = Command::new("sh");
+        // The variable has to name the process that is started: exec keeps it.
+        let script = "export LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        command
+            .args(["-c", script])
+            .arg(path_of(example))
+            .args(args);
+        command.env("LISTEN_FDS", "1");
+        let hand_over = move || {
+            // Away from 3 first, which it may be: a copy is not close-on-exec.
+            // SAFETY: no memory is touched.
+            let spare = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 100) };
+            // SAFETY: likewise; what lies on 3 now is the child's.
+            match unsafe { libc::dup2(spare, 3) } {
+                3 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec only two system calls are made.
+        unsafe { command.pre_exec(hand_over) };
         Process::run(&mut command)
     }
 

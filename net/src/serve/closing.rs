@@ -8,28 +8,28 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug, Default)]
 pub(super) struct Closing {
     said: AtomicBool,
-    listeners: Mutex<Listeners>,
+    hearers: Mutex<Hearers>,
 }
 
 #[derive(Debug, Default)]
-struct Listeners {
+struct Hearers {
     next: u64,
     wakers: HashMap<u64, Waker>,
 }
 
 impl Closing {
-    fn lock(&self) -> MutexGuard<'_, Listeners> {
+    fn lock(&self) -> MutexGuard<'_, Hearers> {
         // Nothing that can panic runs under the lock, but the allocator.
-        self.listeners.lock().unwrap_or_else(|e| e.into_inner())
+        self.hearers.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub(super) fn say(&self) {
         let wakers = {
-            let mut listeners = self.lock();
+            let mut hearers = self.lock();
             // Under the lock, so that who registers sees the word or is in
             // the list that is taken here.
             self.said.store(true, Ordering::Release);
-            std::mem::take(&mut listeners.wakers)
+            std::mem::take(&mut hearers.wakers)
         };
         wakers.into_values().for_each(Waker::wake);
     }
@@ -39,17 +39,17 @@ impl Closing {
     }
 }
 
-/// One who listens. As long as its task keeps its waker, asking again costs one
+/// One who hears it. As long as its task keeps its waker, asking again costs one
 /// load and one comparison, and no lock that all connections would share.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct Hearer {
     closing: Arc<Closing>,
     registered: Option<(u64, Waker)>,
 }
 
-impl Listener {
-    pub(super) fn new(closing: Arc<Closing>) -> Listener {
-        Listener {
+impl Hearer {
+    pub(super) fn new(closing: Arc<Closing>) -> Hearer {
+        Hearer {
             closing,
             registered: None,
         }
@@ -62,27 +62,27 @@ impl Listener {
         if (self.registered.as_ref()).is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        let mut listeners = self.closing.lock();
+        let mut hearers = self.closing.lock();
         if self.closing.is_said() {
             return Poll::Ready(());
         }
         let number = match &self.registered {
             Some((number, _)) => *number,
             None => {
-                listeners.next += 1;
-                listeners.next
+                hearers.next += 1;
+                hearers.next
             }
         };
         let waker = cx.waker().clone();
-        let old = listeners.wakers.insert(number, waker.clone());
-        drop(listeners);
+        let old = hearers.wakers.insert(number, waker.clone());
+        drop(hearers);
         drop(old);
         self.registered = Some((number, waker));
         Poll::Pending
     }
 }
 
-impl Drop for Listener {
+impl Drop for Hearer {
     fn drop(&mut self) {
         if let Some((number, _)) = self.registered {
             let gone = self.closing.lock().wakers.remove(&number);

@@ -15,7 +15,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -24,8 +23,10 @@ use std::time::{Duration, Instant};
 use isochrome_runtime::time::sleep;
 use isochrome_runtime::{AbortHandle, spawn_apart};
 
-use crate::tcp::{TcpListener, TcpStream};
-use closing::{Closing, Listener};
+use crate::family::Family;
+use crate::listener::Listener;
+use crate::tcp::Tcp;
+use closing::{Closing, Hearer};
 use codel::Codel;
 pub use session::Session;
 use session::{TimedOut, Watch};
@@ -35,7 +36,8 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves the connections of `listener`, each by a task of its own with a color
 /// of its own: what belongs to a connection runs one thing after another, and
-/// connections run in parallel.
+/// connections run in parallel. The listener may be of any
+/// [family](crate::Family).
 ///
 /// Without further word there is no limit but descriptors and memory. Set what
 /// the server needs, take a [`ServeHandle`] to end it, and
@@ -67,10 +69,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Ok(())
 /// # }
 /// ```
-pub fn serve<H, F>(listener: TcpListener, handler: H) -> Serve<H>
+pub fn serve<F, H, R>(listener: Listener<F>, handler: H) -> Serve<H, F>
 where
-    H: Fn(TcpStream, Session) -> F + Send + Sync + 'static,
-    F: Future<Output = io::Result<()>> + Send + 'static,
+    F: Family,
+    H: Fn(F::Connection, Session<F>) -> R + Send + Sync + 'static,
+    R: Future<Output = io::Result<()>> + Send + 'static,
 {
     Serve {
         listener,
@@ -82,8 +85,8 @@ where
 
 /// A server that was not started yet; see [`serve`].
 #[must_use = "a server does nothing before `run`"]
-pub struct Serve<H> {
-    listener: TcpListener,
+pub struct Serve<H, F: Family = Tcp> {
+    listener: Listener<F>,
     handler: Arc<H>,
     limits: Limits,
     shared: Arc<Shared>,
@@ -174,19 +177,28 @@ impl ServeHandle {
     }
 }
 
-impl<H> Serve<H> {
+impl<H> Serve<H, Tcp> {
+    /// Closes connections on which no byte came in or went out for this long,
+    /// whatever the handler is at: its future is dropped. To the tick of the
+    /// kernel's clock, some milliseconds.
+    ///
+    /// For TCP alone: of local sockets the kernel does not keep when bytes
+    /// moved, and what the calls of a connection could count misses what
+    /// others send and receive by its descriptor, and how far a large send has
+    /// come. There [`head_timeout`](Serve::head_timeout) and
+    /// [`timeout`](isochrome_runtime::time::timeout) do, which say what they
+    /// wait for.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle = Some(timeout);
+        self
+    }
+}
+
+impl<H, F: Family> Serve<H, F> {
     /// How many connections may be open. When there are as many, no more are
     /// accepted until one ends: clients wait in the listener's backlog.
     pub fn limit(mut self, connections: usize) -> Self {
         self.limits.connections = connections.max(1);
-        self
-    }
-
-    /// Closes connections on which no byte came in or went out for this long,
-    /// whatever the handler is at: its future is dropped. To the tick of the
-    /// kernel's clock, some milliseconds.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.idle = Some(timeout);
         self
     }
 
@@ -224,10 +236,11 @@ impl<H> Serve<H> {
     }
 }
 
-impl<H, F> Serve<H>
+impl<F, H, R> Serve<H, F>
 where
-    H: Fn(TcpStream, Session) -> F + Send + Sync + 'static,
-    F: Future<Output = io::Result<()>> + Send + 'static,
+    F: Family,
+    H: Fn(F::Connection, Session<F>) -> R + Send + Sync + 'static,
+    R: Future<Output = io::Result<()>> + Send + 'static,
 {
     /// Serves until [`ServeHandle::close`], and tells what was done. A handler
     /// that panics takes its own connection along, and no other.
@@ -237,7 +250,7 @@ where
     ///
     /// # Errors
     ///
-    /// What accepting answers ([`TcpListener::accept`]), after the connections
+    /// What accepting answers ([`Listener::accept`]), after the connections
     /// that are open have ended as by a close. If called outside a runtime.
     pub async fn run(self) -> io::Result<ServeStats> {
         let Serve {
@@ -246,7 +259,7 @@ where
             limits,
             shared,
         } = self;
-        let mut closing = Listener::new(shared.closing.clone());
+        let mut closing = Hearer::new(shared.closing.clone());
         let end = loop {
             let mut accept = pin!(listener.accept());
             let next = poll_fn(|cx| {
@@ -259,7 +272,9 @@ where
                 accept.as_mut().poll(cx).map(Some)
             });
             match next.await {
-                Some(Ok((stream, peer))) => start(&shared, limits, &handler, stream, peer),
+                Some(Ok((stream, peer))) => {
+                    start::<F, _, _>(&shared, limits, &handler, stream, peer)
+                }
                 Some(Err(e)) => break Err(e),
                 None => break Ok(()),
             }
@@ -280,15 +295,16 @@ where
 }
 
 /// Spawns what serves a connection.
-fn start<H, F>(
+fn start<F, H, R>(
     shared: &Arc<Shared>,
     limits: Limits,
     handler: &Arc<H>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: F::Connection,
+    peer: F::Addr,
 ) where
-    H: Fn(TcpStream, Session) -> F + Send + Sync + 'static,
-    F: Future<Output = io::Result<()>> + Send + 'static,
+    F: Family,
+    H: Fn(F::Connection, Session<F>) -> R + Send + Sync + 'static,
+    R: Future<Output = io::Result<()>> + Send + 'static,
 {
     let since = Instant::now();
     let place = Place::new(shared);
@@ -296,13 +312,15 @@ fn start<H, F>(
     let task = spawn_apart(async move {
         let mut place = place;
         if place.begin(since) {
-            // The client is told at once. (If it cannot be, it is gone.)
-            let _ = stream.set_linger(Some(Duration::ZERO));
+            if let Some(tcp) = F::as_tcp(&stream) {
+                // The client is told at once. (If it cannot be, it is gone.)
+                let _ = tcp.set_linger(Some(Duration::ZERO));
+            }
             place.outcome = Outcome::Shed;
             return;
         }
         let session = Session::new(peer, since, limits.head, place.shared.closing.clone());
-        let mut watch = Watch::new(&session, limits.idle, stream.descriptor());
+        let mut watch = Watch::new(&session, limits.idle, F::as_tcp(&stream));
         let mut served = pin!(handler(stream, session));
         let end = poll_fn(|cx| match served.as_mut().poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Outcome::Completed),
@@ -434,7 +452,7 @@ impl Shared {
     }
 }
 
-impl<H> fmt::Debug for Serve<H> {
+impl<H, F: Family> fmt::Debug for Serve<H, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("listener", &self.listener)

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
@@ -11,11 +10,13 @@ use std::time::{Duration, Instant};
 use isochrome_runtime::Descriptor;
 use isochrome_runtime::time::{Sleep, sleep_until};
 
-use super::closing::{Closing, Listener};
+use super::closing::{Closing, Hearer};
+use crate::family::Family;
+use crate::tcp::{Tcp, TcpStream};
 
 /// What [`serve`](super::serve) hands a handler along with the connection.
-pub struct Session {
-    peer: SocketAddr,
+pub struct Session<F: Family = Tcp> {
+    peer: F::Addr,
     head: Arc<Head>,
     closing: Arc<Closing>,
 }
@@ -33,14 +34,14 @@ impl Head {
     }
 }
 
-impl Session {
+impl<F: Family> Session<F> {
     /// For a connection that was accepted at `since`.
     pub(super) fn new(
-        peer: SocketAddr,
+        peer: F::Addr,
         since: Instant,
         head_timeout: Option<Duration>,
         closing: Arc<Closing>,
-    ) -> Session {
+    ) -> Session<F> {
         let head = Head {
             timeout: head_timeout,
             deadline: Mutex::new(head_timeout.map(|timeout| since + timeout)),
@@ -53,8 +54,8 @@ impl Session {
     }
 
     /// Where the connection comes from.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    pub fn peer(&self) -> F::Addr {
+        self.peer.clone()
     }
 
     /// The head of a request is complete: the client has said what it wants,
@@ -81,8 +82,8 @@ impl Session {
     ///
     /// Dropping the future loses nothing.
     pub async fn closing(&self) {
-        let mut listener = Listener::new(self.closing.clone());
-        poll_fn(|cx| listener.poll(cx)).await;
+        let mut hearer = Hearer::new(self.closing.clone());
+        poll_fn(|cx| hearer.poll(cx)).await;
     }
 
     pub(super) fn head(&self) -> &Arc<Head> {
@@ -90,7 +91,7 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
+impl<F: Family> fmt::Debug for Session<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("peer", &self.peer)
@@ -123,14 +124,14 @@ struct Idle {
 }
 
 impl Watch {
-    pub(super) fn new(
-        session: &Session,
+    pub(super) fn new<F: Family>(
+        session: &Session<F>,
         idle_timeout: Option<Duration>,
-        connection: &Arc<Descriptor>,
+        connection: Option<&TcpStream>,
     ) -> Watch {
-        let idle = idle_timeout.map(|limit| Idle {
+        let idle = idle_timeout.zip(connection).map(|(limit, tcp)| Idle {
             limit,
-            connection: Arc::downgrade(connection),
+            connection: Arc::downgrade(tcp.descriptor()),
             next_look: Instant::now() + limit,
         });
         Watch {
