@@ -7,10 +7,11 @@
 //! queue until that overflows, a receive without a buffer is answered by the
 //! kernel.
 //!
-//! With `--cfg isochrome_faults` every driver gets it, with sizes, kinds and
-//! odds that come from the seed in `ISOCHROME_FAULT_SEED` (from the clock, and
-//! printed, if there is none) and from how many drivers the process made
-//! before. The crate's own tests ask for what they want by [`Plan::next`].
+//! With `--cfg isochrome_faults` every driver gets it, with sizes, the flags of
+//! an older kernel, kinds and odds that come from the seed in
+//! `ISOCHROME_FAULT_SEED` (from the clock, and printed, if there is none) and
+//! from how many drivers the process made before. The crate's own tests ask for
+//! what they want by [`Plan::next`].
 //!
 //! Threads take their turns as they like, so that a seed tells which faults
 //! there are and how many, and not exactly when.
@@ -28,7 +29,7 @@ use std::time::Duration;
 use io_uring::{cqueue, opcode, squeue};
 
 use crate::ring::{self, Entered, answered};
-use crate::setup::{Config, SetupError};
+use crate::setup::{Config, LEVELS, SetupError};
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +115,8 @@ impl Plan {
     }
 }
 
-/// The sizes of a worker's ring: small ones, and a plan for it, if all drivers
-/// are to have faults.
+/// What a worker's ring is: a small one, perhaps as on an older kernel, and a
+/// plan for it, if all drivers are to have faults.
 pub(crate) fn config() -> Config {
     if !cfg!(isochrome_faults) {
         return Config::default();
@@ -129,6 +130,7 @@ pub(crate) fn config() -> Config {
         completions: entries * [1, 2, 16][random.below(3)],
         buffers: [4, 16, 512][random.below(3)],
         buffer_size: [1024, 4096, 16 * 1024][random.below(3)],
+        level: LEVELS[random.below(3)],
     };
     Plan::seeded(random).next();
     config

@@ -19,6 +19,8 @@ pub(crate) struct Config {
     /// Bytes in each. Against 4 KiB, 16 KiB take 2.6 times less CPU for a
     /// stream; 64 KiB take another third off, for four times the memory.
     pub(crate) buffer_size: usize,
+    /// The most that is asked of the kernel.
+    pub(crate) level: Level,
 }
 
 impl Default for Config {
@@ -28,6 +30,7 @@ impl Default for Config {
             completions: 4096,
             buffers: 512,
             buffer_size: 16 * 1024,
+            level: Level::NoArray,
         }
     }
 }
@@ -37,7 +40,7 @@ const LEAST_ENTRIES: u32 = 16;
 
 /// How much is asked of the kernel, the newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
+pub(crate) enum Level {
     /// Linux 6.6: no indirection between the queue and its entries.
     NoArray,
     /// Linux 6.1: completions are made when the worker asks for them, and not
@@ -48,7 +51,7 @@ enum Level {
     Cooperative,
 }
 
-const LEVELS: [Level; 3] = [Level::NoArray, Level::Deferred, Level::Cooperative];
+pub(crate) const LEVELS: [Level; 3] = [Level::NoArray, Level::Deferred, Level::Cooperative];
 
 /// Builds the best ring that the kernel grants: with fewer flags if it does
 /// not know one (EINVAL), smaller if there is no memory for it (ENOMEM: for
@@ -65,7 +68,7 @@ fn granted<R>(
     build: impl Fn(Level, u32, u32) -> io::Result<R>,
 ) -> Result<R, SetupError> {
     let (mut entries, mut completions) = (config.entries, config.completions);
-    let mut levels = LEVELS.iter();
+    let mut levels = LEVELS.iter().skip_while(|level| **level != config.level);
     let mut level = levels.next();
     loop {
         let Some(now) = level else {

@@ -269,7 +269,7 @@ fn what_is_leaked_tells_whoever_waits() {
         answers
     });
     told.recv().unwrap();
-    let Fixture { runtime, seen } = f;
+    let Fixture { runtime, seen, .. } = f;
     drop(runtime);
     assert_eq!(seen.lock().unwrap().leaked, Some(3));
     assert_eq!(waits.join().unwrap(), [Some(libc::ECANCELED); 2]);

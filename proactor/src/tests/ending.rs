@@ -96,7 +96,7 @@ fn shutdown_ends_what_is_pending() {
         // Not seen by the kernel yet.
         let (queued, _peer) = f.pair();
         begin(&f, &queued, || Op::Recv);
-        let Fixture { runtime, seen } = f;
+        let Fixture { runtime, seen, .. } = f;
         let start = Instant::now();
         drop(runtime);
         assert!(start.elapsed() < Duration::from_millis(150));

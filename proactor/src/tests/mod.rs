@@ -2,9 +2,11 @@
 
 mod bad_days;
 mod batches;
+mod canary;
 mod carries;
 mod ending;
 mod pressure;
+mod quarantine;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
@@ -43,7 +45,11 @@ struct Spy {
     seen: Arc<Mutex<Seen>>,
     /// Leave the ending to `Drop`.
     forgetful: bool,
+    after: After,
 }
+
+/// What is done between the driver's shutdown and its drop.
+type After = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 impl Spy {
     fn look(&self) {
@@ -104,6 +110,9 @@ impl Driver for Spy {
         }
         let leaked = self.inner.shutdown(grace);
         self.seen.lock().unwrap().leaked = Some(leaked);
+        if let Some(after) = self.after.lock().unwrap().take() {
+            after();
+        }
         leaked
     }
 }
@@ -111,6 +120,7 @@ impl Driver for Spy {
 struct Fixture {
     runtime: Runtime,
     seen: Arc<Mutex<Seen>>,
+    after: After,
 }
 
 impl Fixture {
@@ -120,18 +130,28 @@ impl Fixture {
 
     fn with(config: Config, forgetful: bool, batch: Duration) -> Fixture {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let for_driver = seen.clone();
+        let after = After::default();
+        let for_driver = (seen.clone(), after.clone());
         let driver = move |_worker: usize| {
             let spy = Spy {
                 inner: Proactor::with_config(&config)?.batch(batch),
-                seen: for_driver.clone(),
+                seen: for_driver.0.clone(),
                 forgetful,
+                after: for_driver.1.clone(),
             };
             Ok(Box::new(spy) as Box<dyn Driver>)
         };
         // One: what a spy sees must not be of another worker.
         let runtime = Builder::new().workers(1).build_with(driver).unwrap();
-        Fixture { runtime, seen }
+        Fixture {
+            runtime,
+            seen,
+            after,
+        }
+    }
+
+    fn after_shutdown(&self, f: impl FnOnce() + Send + 'static) {
+        *self.after.lock().unwrap() = Some(Box::new(f));
     }
 
     fn seen(&self) -> Seen {
@@ -193,6 +213,7 @@ fn tiny() -> Config {
         completions: 16,
         buffers: 4,
         buffer_size: 64,
+        ..Config::default()
     }
 }
 
