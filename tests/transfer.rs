@@ -30,6 +30,7 @@ everywhere!(
     two_tasks_read_each_byte_once,
     a_reader_that_stops_leaves_the_rest_to_the_other,
     the_end_stays_the_end,
+    operations_side_by_side_yield,
 );
 
 on_both_drivers!(sixty_four_mebibytes, silent_clients_starve_nobody);
@@ -493,6 +494,23 @@ fn the_end_stays_the_end(rt: Runtime) {
 
 /// Gives the driver its turn, so that a close that waits for a cancel happens
 /// before this thread blocks.
+/// The one that waits leaves the budget as spent as the one that goes on finds
+/// it: else neither yields, and what is waited for never comes.
+fn operations_side_by_side_yield(rt: Runtime) {
+    rt.block_on(async {
+        let (waits, sender) = pair().await;
+        let (ended, far) = pair().await;
+        drop(far);
+        let later = Color::DEFAULT.spawn(async move {
+            sender.send_all("x").await.0.unwrap();
+        });
+        while let Either::Second(end) = race(waits.recv(), ended.recv()).await {
+            assert!(end.unwrap().is_empty());
+        }
+        later.await.unwrap();
+    });
+}
+
 async fn rt_yield() {
     for _ in 0..50 {
         yield_now().await;

@@ -10,10 +10,15 @@ use std::task::{Context, Poll, ready};
 use crate::worker::Worker;
 
 /// tokio's figure, and small against the cost of that many system calls.
-const BUDGET: u8 = 128;
+const BUDGET: i16 = 128;
+
+/// So many operations of a poll are refused before it has a budget again: one
+/// executor within another, in a task, polls on and on.
+const REFUSALS: i16 = 128;
 
 thread_local! {
-    static LEFT: Cell<u8> = const { Cell::new(BUDGET) };
+    /// Below zero: so many were refused.
+    static LEFT: Cell<i16> = const { Cell::new(BUDGET) };
 }
 
 /// Called by the runtime before each poll of a task. Threads of other
@@ -29,15 +34,26 @@ pub(crate) fn poll_remaining(cx: &mut Context<'_>) -> Poll<()> {
     if LEFT.get() > 0 {
         return Poll::Ready(());
     }
-    refill();
-    Worker::wake_after_driver(cx.waker());
+    refuse(cx)
+}
+
+/// All that are asked in the rest of this poll are refused. If the first that
+/// is refused brought a new budget, one that waits and one that goes on, side
+/// by side in a task, would never yield.
+#[cold]
+fn refuse(cx: &mut Context<'_>) -> Poll<()> {
+    let in_task = Worker::wake_after_driver(cx.waker());
+    match LEFT.get() {
+        left if in_task && left > -REFUSALS => LEFT.set(left - 1),
+        _ => refill(),
+    }
     Poll::Pending
 }
 
 /// Takes one operation off the budget.
 #[inline]
 pub(crate) fn spend() {
-    LEFT.set(LEFT.get().saturating_sub(1));
+    LEFT.set((LEFT.get() - 1).max(0));
 }
 
 /// Takes one operation off the budget of this poll, for I/O that is done at

@@ -249,17 +249,18 @@ impl Worker {
     }
 
     /// Wakes the running task, and puts what its color still has to do off
-    /// until the driver has had its turn.
-    pub(crate) fn wake_after_driver(waker: &Waker) {
+    /// until the driver has had its turn. `false`: no task runs here.
+    pub(crate) fn wake_after_driver(waker: &Waker) -> bool {
         waker.wake_by_ref();
         Worker::with(|worker| {
             let Some((worker, task)) = worker.and_then(|w| Some((w, w.task.get()?))) else {
-                return;
+                return false;
             };
             if worker.yielder.get().is_null() {
                 worker.yielder.set(task.as_ptr());
             }
-        });
+            true
+        })
     }
 
     /// Runs until `done`, which is asked after every color.
