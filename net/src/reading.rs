@@ -130,11 +130,19 @@ impl<F: Family> StreamSocket<F> {
             if !full {
                 break;
             }
-            // An error, or the end, is there for the next read too, but for
-            // those that a socket tells once: these end the stream all the same.
-            let n = self.recv.try_recv(buf).unwrap_or(0);
-            filled += n;
-            full = n == buf.len();
+            match self.recv.try_recv(buf) {
+                Ok(n) => {
+                    filled += n;
+                    full = n == buf.len();
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                // What was read goes first. (The end is there for the next
+                // read too.)
+                Err(e) => {
+                    self.recv.put_error_back(e);
+                    break;
+                }
+            }
         }
         Poll::Ready(Ok(filled))
     }

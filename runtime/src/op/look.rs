@@ -70,7 +70,7 @@ impl Port {
         }
         let tried = if slot.descriptor.by_readiness() {
             if !state.is_for(Interest::Read) {
-                return Err(io::ErrorKind::WouldBlock.into());
+                return Err(would_block());
             }
             let tcp = slot.descriptor.is_tcp();
             state.try_once(tcp, || attempt::recv_into(fd, buf))
@@ -83,8 +83,22 @@ impl Port {
         } else {
             None
         };
-        tried.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+        tried.unwrap_or_else(|| Err(would_block()))
     }
+
+    /// Puts back an error that [`try_recv`](Port::try_recv) answered, for the
+    /// next who receives: sockets tell of it once.
+    pub fn put_error_back(&self, error: io::Error) {
+        let mut state = self.slot().lock();
+        state.push(Err(error));
+        let crowd = state.line.crowd();
+        drop(state);
+        crowd.wake();
+    }
+}
+
+fn would_block() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
 }
 
 fn poll_peek(

@@ -171,7 +171,7 @@ impl State {
 
     /// Returns how many there are now.
     #[inline]
-    fn push(&mut self, completion: Completion) -> usize {
+    pub(super) fn push(&mut self, completion: Completion) -> usize {
         if self.first.is_none() {
             self.first = Some(completion);
             return 1;
