@@ -5,6 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use libc::c_int;
@@ -28,6 +29,9 @@ use crate::sys;
 /// [`recv_with_fds`](UnixDatagram::recv_with_fds).
 pub struct UnixDatagram {
     ports: Ports,
+    /// No more is to be received: to who does not block the kernel does not
+    /// say so, but EAGAIN for ever.
+    ended: AtomicBool,
 }
 
 buffer_options!(UnixDatagram);
@@ -45,7 +49,7 @@ impl UnixDatagram {
     pub fn bind(on: impl ToUnixAddr) -> io::Result<UnixDatagram> {
         let runtime = crate::runtime()?;
         let ports = Ports::on(bind::bound(Type::DGRAM, on)?.into(), &runtime)?;
-        Ok(UnixDatagram { ports })
+        Ok(UnixDatagram::on(ports))
     }
 
     /// A socket without a name, to send from.
@@ -56,7 +60,7 @@ impl UnixDatagram {
     pub fn unbound() -> io::Result<UnixDatagram> {
         let runtime = crate::runtime()?;
         let ports = Ports::on(bind::socket(Type::DGRAM)?.into(), &runtime)?;
-        Ok(UnixDatagram { ports })
+        Ok(UnixDatagram::on(ports))
     }
 
     /// Two sockets without names, connected to each other: socketpair(2).
@@ -67,7 +71,7 @@ impl UnixDatagram {
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         pair(Type::DGRAM, |fd, runtime| {
             let ports = Ports::on(fd, runtime)?;
-            Ok(UnixDatagram { ports })
+            Ok(UnixDatagram::on(ports))
         })
     }
 
@@ -78,7 +82,7 @@ impl UnixDatagram {
     /// If its mode cannot be set, or outside a runtime.
     pub fn from_std(socket: std::os::unix::net::UnixDatagram) -> io::Result<UnixDatagram> {
         let ports = Ports::on(socket.into(), &crate::runtime()?)?;
-        Ok(UnixDatagram { ports })
+        Ok(UnixDatagram::on(ports))
     }
 
     /// The socket as one of std, in blocking mode, when the last wait that was
@@ -107,6 +111,11 @@ impl UnixDatagram {
         connected.map_err(|e| bind::explain_connect(&name, e))
     }
 
+    fn on(ports: Ports) -> UnixDatagram {
+        let ended = AtomicBool::new(false);
+        UnixDatagram { ports, ended }
+    }
+
     // -- receiving --------------------------------------------------------
 
     /// Receives a datagram, and says where it came from: an unnamed address if
@@ -118,7 +127,8 @@ impl UnixDatagram {
     ///
     /// What recvfrom(2) answers.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
-        self.ports.reading(|fd| recv_from(fd, buf, 0)).await
+        let call = |fd: BorrowedFd<'_>| self.or_end(recv_from(fd, buf, 0), from_nobody);
+        self.ports.reading(call).await
     }
 
     /// As [`recv_from`](UnixDatagram::recv_from), without the address.
@@ -127,7 +137,8 @@ impl UnixDatagram {
     ///
     /// What recv(2) answers.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
-        self.ports.reading(|fd| recv(fd, buf, 0)).await
+        let call = |fd: BorrowedFd<'_>| self.or_end(recv(fd, buf, 0), || Ok(NOTHING));
+        self.ports.reading(call).await
     }
 
     /// As [`recv_from`](UnixDatagram::recv_from), but leaves the datagram where
@@ -137,7 +148,10 @@ impl UnixDatagram {
     ///
     /// As for `recv_from`.
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
-        let call = |fd: BorrowedFd<'_>| recv_from(fd, buf, libc::MSG_PEEK);
+        let call = |fd: BorrowedFd<'_>| {
+            let looked = recv_from(fd, buf, libc::MSG_PEEK);
+            self.or_end(looked, from_nobody)
+        };
         self.ports.reading(call).await
     }
 
@@ -162,7 +176,8 @@ impl UnixDatagram {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<(Received, SocketAddr)>> {
-        self.ports.poll_read(cx, |fd| recv_from(fd, buf, 0))
+        let call = |fd: BorrowedFd<'_>| self.or_end(recv_from(fd, buf, 0), from_nobody);
+        self.ports.poll_read(cx, call)
     }
 
     /// Receives a datagram, and the descriptors that came with it, which are
@@ -180,10 +195,15 @@ impl UnixDatagram {
         buf: &mut [u8],
     ) -> io::Result<(Received, SocketAddr, io::Result<Vec<OwnedFd>>)> {
         let room = buf.len();
-        let call = |fd: BorrowedFd<'_>| sys::recv_local(fd, buf, RECV);
-        let (size, beside) = self.ports.reading(call).await?;
-        let received = Received::of(size, room);
-        Ok((received, local(&beside.from)?, beside.fds))
+        let call = |fd: BorrowedFd<'_>| {
+            let received = sys::recv_local(fd, buf, RECV).and_then(|(size, beside)| {
+                let received = Received::of(size, room);
+                Ok((received, local(&beside.from)?, beside.fds))
+            });
+            let nothing = || from_nobody().map(|(nothing, from)| (nothing, from, Ok(Vec::new())));
+            self.or_end(received, nothing)
+        };
+        self.ports.reading(call).await
     }
 
     // -- sending ----------------------------------------------------------
@@ -278,13 +298,36 @@ impl UnixDatagram {
 
     // -- the rest ---------------------------------------------------------
 
-    /// Ends one direction or both: shutdown(2).
+    /// Ends one direction or both: shutdown(2). After the reading half was
+    /// ended, what is there is received, and then empty datagrams of nobody,
+    /// as in std; by the calls that try, `WouldBlock`.
     ///
     /// # Errors
     ///
     /// What shutdown(2) answers.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Write {
+            // Before the kernel wakes who waits.
+            self.ended.store(true, Ordering::SeqCst);
+        }
         self.socket().shutdown(how)
+    }
+
+    /// What the kernel tells who blocks, once nothing more comes.
+    fn or_end<T>(
+        &self,
+        received: io::Result<T>,
+        end: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match received {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                match self.ended.load(Ordering::SeqCst) {
+                    true => end(),
+                    false => Err(e),
+                }
+            }
+            received => received,
+        }
     }
 
     /// The process at the other end of a [`pair`](UnixDatagram::pair). (The
@@ -318,6 +361,12 @@ impl UnixDatagram {
     fn socket(&self) -> SockRef<'_> {
         self.ports.socket()
     }
+}
+
+const NOTHING: Received = Received { len: 0, size: 0 };
+
+fn from_nobody() -> io::Result<(Received, SocketAddr)> {
+    Ok((NOTHING, SocketAddr::from_pathname("")?))
 }
 
 fn recv_from(
