@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::os::unix::net::UnixStream;
 
 use common::bytes::{check, pattern};
 use common::futures::{give_up, join};
 use common::{everywhere, pair, shrink};
-use isochrome::net::{Async, TcpStream};
+use isochrome::net::{Async, TcpStream, pipe};
 use isochrome::{Runtime, spawn};
 
 /// More than the buffers of a connection hold.
@@ -196,6 +196,114 @@ fn slices_are_forwarded(rt: Runtime) {
     });
 }
 
+/// Sends the pattern through a pipe, and reads it whole; dropping is the end.
+macro_rules! through_a_pipe {
+    ($traits:ident, $end:ident) => {
+        async {
+            let (mut sender, mut receiver) = pipe::anonymous().unwrap();
+            let writer = spawn(async move {
+                $traits::AsyncWriteExt::write_all(&mut sender, &pattern(0, LEN))
+                    .await
+                    .unwrap();
+                $traits::AsyncWriteExt::flush(&mut sender).await.unwrap();
+                $traits::AsyncWriteExt::$end(&mut sender).await.unwrap();
+                // That told nobody: only the drop does.
+                $traits::AsyncWriteExt::write_all(&mut &sender, &pattern(LEN, 5))
+                    .await
+                    .unwrap();
+            });
+            let mut got = Vec::new();
+            $traits::AsyncReadExt::read_to_end(&mut receiver, &mut got)
+                .await
+                .unwrap();
+            assert_eq!(got.len(), LEN + 5);
+            check(0, &got);
+            assert_eq!(
+                $traits::AsyncReadExt::read(&mut &receiver, &mut [0; 9])
+                    .await
+                    .unwrap(),
+                0
+            );
+            writer.await.unwrap();
+        }
+    };
+}
+
+fn pipes_read_and_write(rt: Runtime) {
+    rt.block_on(async {
+        through_a_pipe!(futures, close).await;
+        through_a_pipe!(tokio, shutdown).await;
+        let (mut sender, mut receiver) = pipe::anonymous().unwrap();
+        let bufs = [IoSlice::new(b""), IoSlice::new(b"ab"), IoSlice::new(b"cde")];
+        let n = tokio::AsyncWriteExt::write_vectored(&mut sender, &bufs).await;
+        assert_eq!(n.unwrap(), 5, "in one call");
+        assert!(tokio::AsyncWrite::is_write_vectored(&sender));
+        let (mut none, mut a, mut b) = ([], [0; 4], [0; 4]);
+        let mut bufs = [&mut none[..], &mut a, &mut b].map(IoSliceMut::new);
+        let n = futures::AsyncReadExt::read_vectored(&mut receiver, &mut bufs).await;
+        assert_eq!(n.unwrap(), 5, "in one call");
+        assert_eq!((&a, &b), (b"abcd", b"e\0\0\0"));
+        let n = futures::AsyncReadExt::read_vectored(&mut receiver, &mut []).await;
+        assert_eq!(n.unwrap(), 0);
+        drop(receiver);
+        let gone = futures::AsyncWriteExt::write_all(&mut sender, b"x").await;
+        assert_eq!(gone.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+/// Whatever fills its slices is filled by one call: the default of the trait
+/// fills only the first.
+fn reads_fill_several_slices(rt: Runtime) {
+    async fn fill<S: futures::AsyncRead + Unpin>(mut stream: S) {
+        let (mut a, mut b) = ([0; 2], [0; 9]);
+        let mut bufs = [&mut a[..], &mut b].map(IoSliceMut::new);
+        let n = futures::AsyncReadExt::read_vectored(&mut stream, &mut bufs).await;
+        assert_eq!(n.unwrap(), 5);
+        assert_eq!((&a, &b[..3]), (b"ab", &b"cde"[..]));
+    }
+    rt.block_on(async {
+        let (mut near, mut far) = pair().await;
+        for _ in 0..2 {
+            far.send_all("abcde").await.0.unwrap();
+            fill(&near).await;
+            far.send_all("abcde").await.0.unwrap();
+            fill(near.split().0).await;
+        }
+        let (read, mut write) = near.into_split();
+        far.send_all("abcde").await.0.unwrap();
+        fill(read).await;
+        // Local streams too, and borrowed halves write.
+        let (mut near, mut far_local) = isochrome::net::UnixStream::pair().unwrap();
+        let (_, mut half) = far_local.split();
+        tokio::AsyncWriteExt::write_all(&mut half, b"abcde")
+            .await
+            .unwrap();
+        fill(near.split().0).await;
+        let mut got = [0; 2];
+        futures::AsyncWriteExt::write_all(&mut write, b"ok")
+            .await
+            .unwrap();
+        tokio::AsyncReadExt::read_exact(&mut far, &mut got)
+            .await
+            .unwrap();
+        assert_eq!(&got, b"ok");
+    });
+}
+
+fn local_streams_come_back_by_both(rt: Runtime) {
+    rt.block_on(async {
+        for by_tokio in [true, false] {
+            let (near, far) = isochrome::net::UnixStream::pair().unwrap();
+            shrink(&near);
+            shrink(&far);
+            match by_tokio {
+                true => tokio::there_and_back(near, far).await,
+                false => futures::there_and_back(near, far).await,
+            }
+        }
+    });
+}
+
 fn what_reads_give_up_is_not_lost(rt: Runtime) {
     rt.block_on(async {
         let (mut near, far) = pair().await;
@@ -266,4 +374,7 @@ everywhere!(
     slices_are_forwarded,
     what_reads_give_up_is_not_lost,
     tokio_copies_between_connections,
+    pipes_read_and_write,
+    reads_fill_several_slices,
+    local_streams_come_back_by_both,
 );

@@ -4,8 +4,9 @@
 //! Reading copies out of a lease where the driver works by completion, and is
 //! a recv(2) into the caller's memory where it works by readiness. Writing
 //! sends on the spot (see `borrowed`), and flushing has nothing to do. Shutting
-//! down ends the writing direction. Each direction has one poller at a time: only
-//! the last waker is kept.
+//! down ends the writing direction; of a pipe it does nothing, because there the
+//! end is told by dropping the last sender. Each direction has one poller at a
+//! time: only the last waker is kept.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -15,18 +16,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::custom::Async;
 use crate::family::Family;
+use crate::pipe::{Receiver, Sender};
 use crate::split::{ReadHalf, ReadRef, WriteHalf, WriteRef};
 use crate::stream::StreamSocket;
 
 macro_rules! reads {
-    ($t:ty) => {
-        impl<F: Family> AsyncRead for $t {
+    ($t:ty, $of:ident $(, $family:ident)?) => {
+        impl$(<$family: Family>)? AsyncRead for $t {
             fn poll_read(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 buf: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
-                let read = StreamSocket::poll_read(&self, cx, buf.initialize_unfilled());
+                let read = $of::poll_read(&self, cx, buf.initialize_unfilled());
                 buf.advance(ready!(read)?);
                 Poll::Ready(Ok(()))
             }
@@ -35,14 +37,14 @@ macro_rules! reads {
 }
 
 macro_rules! writes {
-    ($t:ty) => {
-        impl<F: Family> AsyncWrite for $t {
+    ($t:ty, $of:ident $(, $family:ident)?) => {
+        impl$(<$family: Family>)? AsyncWrite for $t {
             fn poll_write(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 buf: &[u8],
             ) -> Poll<io::Result<usize>> {
-                StreamSocket::poll_write(&self, cx, buf)
+                $of::poll_write(&self, cx, buf)
             }
 
             fn poll_write_vectored(
@@ -50,7 +52,7 @@ macro_rules! writes {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                StreamSocket::poll_write_vectored(&self, cx, bufs)
+                $of::poll_write_vectored(&self, cx, bufs)
             }
 
             fn is_write_vectored(&self) -> bool {
@@ -68,14 +70,18 @@ macro_rules! writes {
     };
 }
 
-reads!(StreamSocket<F>);
-reads!(&StreamSocket<F>);
-reads!(ReadHalf<F>);
-reads!(ReadRef<'_, F>);
-writes!(StreamSocket<F>);
-writes!(&StreamSocket<F>);
-writes!(WriteHalf<F>);
-writes!(WriteRef<'_, F>);
+reads!(StreamSocket<F>, StreamSocket, F);
+reads!(&StreamSocket<F>, StreamSocket, F);
+reads!(ReadHalf<F>, StreamSocket, F);
+reads!(ReadRef<'_, F>, StreamSocket, F);
+reads!(Receiver, Receiver);
+reads!(&Receiver, Receiver);
+writes!(StreamSocket<F>, StreamSocket, F);
+writes!(&StreamSocket<F>, StreamSocket, F);
+writes!(WriteHalf<F>, StreamSocket, F);
+writes!(WriteRef<'_, F>, StreamSocket, F);
+writes!(Sender, Sender);
+writes!(&Sender, Sender);
 
 impl<T: Unpin> AsyncRead for Async<T>
 where

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
@@ -92,6 +92,21 @@ impl Receiver {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let port = &self.port;
         port.poll_io(cx, Interest::Read, |fd| read(fd, buf))
+    }
+
+    /// As [`poll_read`](Receiver::poll_read), into several slices in their
+    /// order. Of very many, the first 1,024 are used.
+    ///
+    /// # Errors
+    ///
+    /// As for `read`.
+    pub fn poll_read_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let port = &self.port;
+        port.poll_io(cx, Interest::Read, |fd| read_vectored(fd, bufs))
     }
 
     /// Reads into a buffer that is handed over, and hands it back with the
@@ -192,6 +207,12 @@ impl Sender {
         port.poll_io(cx, Interest::Write, |fd| call::write_vectored(fd, bufs))
     }
 
+    /// What the traits call closing or shutting down.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn end_writing(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Writes all of the borrowed bytes.
     ///
     /// Dropping the future leaves open how much was written.
@@ -243,18 +264,34 @@ impl Sender {
     }
 }
 
-/// read(2), which answers 0 also for a FIFO that nobody has opened to write
-/// yet. poll(2) tells that from the end, see `fs/pipe.c`.
 fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
-    match call::read(fd, buf)? {
-        0 if !buf.is_empty() && !call::hung_up(fd)? => again(fd, buf),
-        n => Ok(n),
-    }
+    let is_empty = buf.is_empty();
+    read_by(fd, is_empty, || call::read(fd, buf))
 }
 
-/// There was nobody, but there may be by now, and may have gone again.
-fn again(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
-    match call::read(fd, buf)? {
+fn read_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    // Else many empty ones in front would make it 0, which is the end.
+    let first = bufs.iter().position(|buf| !buf.is_empty());
+    let bufs = &mut bufs[first.unwrap_or(0)..];
+    read_by(fd, first.is_none(), || call::read_vectored(fd, bufs))
+}
+
+/// read(2), which answers 0 also for a FIFO that nobody has opened to write
+/// yet. poll(2) tells that from the end, see `fs/pipe.c`.
+fn read_by(
+    fd: BorrowedFd<'_>,
+    is_empty: bool,
+    mut read: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    if is_empty {
+        return Ok(0);
+    }
+    match read()? {
+        0 if !call::hung_up(fd)? => {}
+        n => return Ok(n),
+    }
+    // There was nobody, but there may be by now, and may have gone again.
+    match read()? {
         0 if !call::hung_up(fd)? => Err(ErrorKind::WouldBlock.into()),
         n => Ok(n),
     }

@@ -3,7 +3,7 @@
 //! own. They block if the descriptor does.
 
 use std::ffi::CStr;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{file_sys, sys::retry};
@@ -17,6 +17,18 @@ pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     let fd = fd.as_raw_fd();
     // SAFETY: the slice is borrowed for the call.
     retry(|| unsafe { libc::read(fd, buf.as_mut_ptr().cast(), buf.len()) })
+}
+
+/// readv(2), into the first 1,024 slices.
+///
+/// # Errors
+///
+/// What it answers.
+pub fn read_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let (fd, count) = (fd.as_raw_fd(), bufs.len().min(1024) as i32);
+    // SAFETY: slices have the form of the kernel's, and are borrowed for the
+    // call.
+    retry(|| unsafe { libc::readv(fd, bufs.as_mut_ptr().cast(), count) })
 }
 
 /// write(2).
