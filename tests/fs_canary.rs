@@ -1,19 +1,23 @@
-//! Reads that are with the disk while everything around them goes: future,
-//! task, runtime and thread, in all orders. What they read into is freed only
-//! after the last of them is over, and never changes after that.
+//! Reads that are with the disk, or wait at a pipe that is written to all the
+//! time, while everything around them goes: future, task, runtime and thread,
+//! in all orders. What they read into is freed only after the last of them is
+//! over, and never changes after that.
 
 mod common;
 
 use std::fs as std_fs;
+use std::io::Write;
+use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::bytes::Random;
 use common::futures::give_up;
 use common::{descriptors, descriptors_return_to, eventually};
-use isochrome::fs::OpenOptions;
+use isochrome::fs::{File, OpenOptions};
 use isochrome::net::{IoBuf, IoBufMut};
 use isochrome::{Builder, DriverChoice, spawn, yield_now};
 
@@ -111,6 +115,52 @@ impl Drop for Data {
     }
 }
 
+/// A pipe's reading end as a file, and the writing end, which does not wait.
+///
+/// With O_DIRECT, which means little to a reader, the file has the ring read
+/// it. Any other pipe is refused before it gets there (ESPIPE).
+fn pipe() -> (File, std_fs::File) {
+    let mut ends = [0; 2];
+    // SAFETY: there is room for two descriptors.
+    let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+    for (end, flag) in [(ends[0], libc::O_DIRECT), (ends[1], libc::O_NONBLOCK)] {
+        // SAFETY: no pointers are passed.
+        let set = unsafe { libc::fcntl(end, libc::F_SETFL, flag) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    }
+    // SAFETY: just opened, and nobody else's.
+    let [reading, writing] = ends.map(|fd| unsafe { std_fs::File::from_raw_fd(fd) });
+    (File::from_std(reading).expect("in a runtime"), writing)
+}
+
+/// Writes to a pipe until it is told to stop, or nobody has the other end.
+struct Writer {
+    over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(mut pipe: std_fs::File) -> Writer {
+        let over = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let over = over.clone();
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = pipe.write(&[0x22; 4096]);
+                    thread::yield_now();
+                }
+            }
+        });
+        Writer { over, thread }
+    }
+
+    fn stop(self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic");
+    }
+}
+
 /// What goes first.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -131,7 +181,12 @@ fn one_round(driver: DriverChoice, data: &Data, graves: &Graveyard, end: End, se
     let rt = Builder::new().driver(driver).workers(workers).build();
     let rt = rt.expect("a runtime");
     let (path, graves) = (data.0.clone(), graves.clone());
-    rt.block_on(async move {
+    // The pool reads no pipes: pread(2) refuses them.
+    let waits = match driver {
+        DriverChoice::Proactor => random.below(4),
+        _ => 0,
+    };
+    let writer = rt.block_on(async move {
         let mut options = OpenOptions::new();
         let options = options.read(true).custom_flags(libc::O_DIRECT);
         let file = Arc::new(options.open(&path).await.expect("the file"));
@@ -148,17 +203,34 @@ fn one_round(driver: DriverChoice, data: &Data, graves: &Graveyard, end: End, se
                 let _ = file.read_at(buffer, at).await;
             }));
         }
+        let (pipe, writing) = pipe();
+        let pipe = Arc::new(pipe);
+        for _ in 0..waits {
+            let buffer = graves.buffer();
+            if let End::Future = end {
+                assert!(give_up(pipe.read_at(buffer, 0)).await.is_pending());
+                continue;
+            }
+            let pipe = pipe.clone();
+            tasks.push(spawn(async move {
+                let _ = pipe.read_at(buffer, 0).await;
+            }));
+        }
         for _ in 0..turns {
             yield_now().await;
         }
+        let writer = Writer::start(writing);
         match end {
             End::Task => tasks.iter().for_each(|task| task.abort()),
-            End::File => drop(file),
+            End::File => drop((file, pipe)),
             End::Future | End::Runtime | End::Thread => {}
         }
         drop(tasks);
+        writer
     });
-    reads
+    drop(rt);
+    writer.stop();
+    reads + waits
 }
 
 fn rounds(driver: DriverChoice) {
