@@ -78,18 +78,18 @@ fn a_stream_pauses_late_while_there_are_buffers() {
     });
     let (port, mut peer) = f.tcp_pair();
     begin(&f, &port, || Op::Recv);
-    send_and_receive(&f, &port, &mut peer, 12);
+    send_and_receive(&f, &port, &mut peer, 6);
     assert_eq!(f.seen().in_flight, 1, "it paused too early");
-    send_and_receive(&f, &port, &mut peer, 4);
+    send_and_receive(&f, &port, &mut peer, 2);
     f.until("paused", |seen| seen.in_flight == 0);
     let taken = f.runtime.block_on(async {
         let mut taken = 0;
-        while taken < 16 * 64 {
+        while taken < 8 * 64 {
             taken += recv(&port).await.unwrap().len();
         }
         taken
     });
-    assert_eq!(taken, 16 * 64);
+    assert_eq!(taken, 8 * 64);
 }
 
 #[test]
