@@ -134,6 +134,7 @@ impl Pool {
             ptr: self.address(id),
             len: len as u32,
             id,
+            _room: Room::ForTags,
             owner: Owner::Pool(self.clone()),
         }
     }
@@ -166,7 +167,17 @@ pub struct RecvBuf {
     ptr: NonNull<u8>,
     len: u32,
     id: u16,
+    _room: Room,
     owner: Owner,
+}
+
+/// Says nothing. The values that it never has are room for the tags of what
+/// holds a lease: a completion is as large as a lease for it, not a word more.
+#[repr(u8)]
+enum Room {
+    ForTags,
+    #[allow(dead_code, reason = "a type with one value has no size, and no room")]
+    Unused,
 }
 
 enum Owner {
@@ -213,6 +224,7 @@ impl RecvBuf {
             ptr,
             len,
             id: 0,
+            _room: Room::ForTags,
             owner: Owner::Heap(Private {
                 ptr,
                 capacity: data.capacity(),
@@ -324,5 +336,6 @@ mod tests {
         assert_eq!(&*lease, [2, 3]);
         assert!(RecvBuf::empty().is_empty());
         assert_eq!(size_of::<RecvBuf>(), 32);
+        assert_eq!(size_of::<Option<crate::op::Completion>>(), 32);
     }
 }
