@@ -42,9 +42,10 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     /// What the driver calls the operation; [`NO_KEY`] until it has begun it.
-    key: u64,
+    /// In two halves, so that it needs no padding.
+    key: [u32; 2],
     /// The worker whose driver has it, or will.
-    worker: u32,
+    worker: u16,
     phase: Phase,
     /// The operation is one `Run`'s.
     owned: bool,
@@ -55,10 +56,10 @@ pub(crate) struct Lifecycle {
 }
 
 /// No driver calls an operation so.
-const NO_KEY: u64 = u64::MAX;
+const NO_KEY: [u32; 2] = [u32::MAX; 2];
 
 /// No worker has this number.
-const NOWHERE: u32 = u32::MAX;
+const NOWHERE: u16 = u16::MAX;
 
 /// Whose the result and the memory of an operation are that has ended.
 #[must_use]
@@ -91,7 +92,7 @@ impl Lifecycle {
         debug_assert_eq!(self.phase, Phase::Idle);
         self.phase = Phase::InFlight;
         self.owned = owned;
-        self.worker = worker.map_or(NOWHERE, |index| index as u32);
+        self.worker = worker.map_or(NOWHERE, |index| index as u16);
         self.abandoned = false;
         self.recalled = false;
         self.key = NO_KEY;
@@ -99,7 +100,7 @@ impl Lifecycle {
 
     /// It is on its way to another worker.
     pub(crate) fn sent_to(&mut self, worker: usize) {
-        self.worker = worker as u32;
+        self.worker = worker as u16;
     }
 
     /// It is carried out where nothing can cancel it: by a thread of the
@@ -111,7 +112,7 @@ impl Lifecycle {
     /// The driver calls it so from now on.
     #[inline]
     pub(super) fn begin(&mut self, key: u64) {
-        self.key = key;
+        self.key = [key as u32, (key >> 32) as u32];
     }
 
     /// The last completion is there.
@@ -181,7 +182,8 @@ impl Lifecycle {
     pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
         let begun = self.key != NO_KEY && self.worker as usize == worker;
         let to_end = self.abandoned || self.recalled;
-        (to_end && begun).then_some(self.key)
+        let [low, high] = self.key.map(u64::from);
+        (to_end && begun).then_some(high << 32 | low)
     }
 
     #[inline]
