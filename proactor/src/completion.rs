@@ -73,7 +73,7 @@ impl Proactor {
         }
     }
 
-    fn complete(&mut self, entry: &cqueue::Entry) {
+    pub(crate) fn complete(&mut self, entry: &cqueue::Entry) {
         let key = Key::from_raw(entry.user_data());
         let more = cqueue::more(entry.flags());
         let claimed = self.buffers.claim(entry.flags());

@@ -7,6 +7,7 @@ mod carries;
 mod ending;
 mod pressure;
 mod quarantine;
+mod zero_copy;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
