@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use isochrome_runtime::Descriptor;
 use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
-use isochrome_runtime::op::{Port, SendBuf, Yield};
+use isochrome_runtime::op::{Port, SendBuf, Yield, poll_budget};
 use socket2::SockRef;
 
 use crate::datagram::blocking;
@@ -106,6 +106,16 @@ impl<F: Family> StreamSocket<F> {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
+        }
+        if self.descriptor().is_tcp() && !self.descriptor().by_readiness() {
+            // What is there while no receive is in flight, because a stream
+            // that is quicker than its reader has paused it, is received
+            // without a copy: see "Borrowed reads" in ARCHITECTURE.md.
+            ready!(poll_budget(cx));
+            match self.recv.try_recv(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
         }
         self.recv.poll_recv(cx, buf)
     }
