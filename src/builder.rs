@@ -122,8 +122,12 @@ impl Builder {
     /// Trades latency for processor time on the proactor: for `time` after it
     /// went to sleep, a worker waits for 32 completions and not for the first
     /// alone, so that it wakes less often and finds more to do. Zero, which
-    /// is the default, turns it off; 20 to 50 us are reasonable, where there
-    /// are tens of busy connections for each worker.
+    /// is the default, turns it off.
+    ///
+    /// It pays with a steady load below what the worker can do: 64 connections
+    /// with 20,000 round trips a second took 11% less of the processor with
+    /// 50 us, and 25% less with 100 us. A saturated worker wins nothing: it
+    /// finds enough to do by itself.
     ///
     /// It costs up to `time` of latency: whatever comes so soon after the
     /// worker went to sleep, data, sockets, files and wakes from other
