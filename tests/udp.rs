@@ -5,12 +5,13 @@ mod common;
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use common::agree::same_error as same;
 use common::{LOCAL, everywhere};
 use isochrome::net::{Received, UdpSocket};
 use isochrome::{Color, Runtime};
@@ -226,13 +227,6 @@ fn polling(rt: Runtime) {
             receiver.await;
         }
     });
-}
-
-/// Both say the same.
-fn same<T: std::fmt::Debug, U: std::fmt::Debug>(ours: io::Result<T>, std: io::Result<U>) {
-    let (ours, std) = (ours.unwrap_err(), std.unwrap_err());
-    assert_eq!(ours.kind(), std.kind(), "{ours} against {std}");
-    assert_eq!(ours.raw_os_error(), std.raw_os_error());
 }
 
 fn errors_are_those_of_std(rt: Runtime) {

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
@@ -11,6 +10,7 @@ use std::os::unix::net as std_unix;
 use std::pin::pin;
 use std::sync::Arc;
 
+use common::agree::same_error as same;
 use common::everywhere;
 use common::futures::{give_up, join};
 use common::local::{Place, abstract_name, stale};
@@ -40,16 +40,6 @@ everywhere!(
 
 fn whole(len: usize) -> Received {
     Received { len, size: len }
-}
-
-/// Both say the same.
-fn same<T: Debug, U: Debug>(ours: io::Result<T>, std: io::Result<U>) {
-    let (ours, std) = (ours.unwrap_err(), std.unwrap_err());
-    assert_eq!(ours.kind(), std.kind(), "{ours} against {std}");
-    // Where ours says more, the number is gone.
-    if ours.raw_os_error().is_some() {
-        assert_eq!(ours.raw_os_error(), std.raw_os_error());
-    }
 }
 
 fn datagrams_know_their_sender(rt: Runtime) {

@@ -2,16 +2,16 @@
 
 mod common;
 
-use std::fmt::Debug;
 use std::fs;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as std_unix;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use common::agree::same_error as same;
 use common::bytes::{check, pattern};
 use common::everywhere;
 use common::futures::{Either, give_up, join, race};
@@ -38,16 +38,6 @@ everywhere!(
     incoming_gives_one_connection_after_another,
     a_peer_that_is_gone,
 );
-
-/// Both say the same.
-fn same<T: Debug, U: Debug>(ours: io::Result<T>, std: io::Result<U>) {
-    let (ours, std) = (ours.unwrap_err(), std.unwrap_err());
-    assert_eq!(ours.kind(), std.kind(), "{ours} against {std}");
-    // Where ours says more, the number is gone.
-    if ours.raw_os_error().is_some() {
-        assert_eq!(ours.raw_os_error(), std.raw_os_error());
-    }
-}
 
 async fn echo(stream: &UnixStream) {
     loop {

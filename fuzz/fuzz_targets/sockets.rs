@@ -25,9 +25,18 @@ thread_local! {
     static PROACTOR: Runtime = build(DriverChoice::Proactor);
 }
 
+fn on_a_broken_pipe(what: libc::sighandler_t) {
+    // SAFETY: the signal is ignored or ends the process: no code runs in it.
+    unsafe { libc::signal(libc::SIGPIPE, what) };
+}
+
 fuzz_target!(|data: &[u8]| {
     let program = Program::decode(data);
+    // Vectored writes of std raise it.
+    on_a_broken_pipe(libc::SIG_IGN);
     let std = sockets::on_std(&program).expect("sockets");
+    // The runtime never does.
+    on_a_broken_pipe(libc::SIG_DFL);
     for runtime in [&REACTOR, &PROACTOR] {
         let ours = runtime.with(|runtime| sockets::on(runtime, &program));
         assert_eq!(ours.expect("sockets"), std);

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unused_macros, reason = "no test uses all of it")]
 
+pub(crate) mod agree;
 pub(crate) mod bytes;
 pub(crate) mod futures;
 pub(crate) mod local;

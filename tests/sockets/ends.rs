@@ -16,6 +16,9 @@ use isochrome::net::{StreamSocket, Tcp, TcpListener, TcpStream, Unix, UnixStream
 
 use super::program::Transport;
 
+/// How many calls there are to receive, and to send.
+pub(crate) const CALLS: u8 = 6;
+
 pub(crate) type Doing<T> = Pin<Box<dyn Future<Output = io::Result<T>>>>;
 
 pub(crate) trait AnEnd {
@@ -204,7 +207,7 @@ impl<F: OurFamily + 'static> AnEnd for Ours<F> {
     fn recv(&self, room: usize, how: u8) -> Doing<Vec<u8>> {
         let stream = self.0.clone();
         let mut buf = vec![0; room];
-        match how % 4 {
+        match how % CALLS {
             0 => Box::pin(async move { Ok(stream.recv().await?.to_vec()) }),
             1 => Box::pin(async move {
                 let n = stream.read(&mut buf).await?;
@@ -216,22 +219,46 @@ impl<F: OurFamily + 'static> AnEnd for Ours<F> {
                 buf.truncate(n?);
                 Ok(buf)
             }),
-            _ => Box::pin(poll_fn(move |cx| {
+            3 => Box::pin(poll_fn(move |cx| {
                 let read = stream.poll_read(cx, &mut buf);
                 read.map_ok(|n| buf[..n].to_vec())
             })),
+            4 => Box::pin(async move {
+                let (a, b) = buf.split_at_mut(room / 2);
+                let mut bufs = [IoSliceMut::new(a), IoSliceMut::new(b)];
+                let n = stream.read_vectored(&mut bufs).await?;
+                buf.truncate(n);
+                Ok(buf)
+            }),
+            // What is looked at is what comes.
+            _ => Box::pin(async move {
+                let n = stream.peek(&mut buf).await?;
+                let mut taken = vec![0; n];
+                if n > 0 {
+                    let taken_n = stream.read(&mut taken).await?;
+                    taken.truncate(taken_n);
+                    assert_eq!(taken, buf[..taken_n], "another byte was seen before");
+                    assert_ne!(taken_n, 0, "bytes were seen before the end");
+                }
+                Ok(taken)
+            }),
         }
     }
 
     fn send(&self, data: Rc<[u8]>, how: u8) -> Doing<usize> {
         let stream = self.0.clone();
-        match how % 4 {
+        match how % CALLS {
             0 => Box::pin(async move {
                 stream.send_all(data.to_vec()).await.0?;
                 Ok(data.len())
             }),
             1 => Box::pin(async move { stream.send(data.to_vec()).await.0 }),
-            2 => Box::pin(poll_fn(move |cx| stream.poll_write(cx, &data))),
+            2 => Box::pin(async move {
+                stream.send_zc(data.to_vec()).await.0?;
+                Ok(data.len())
+            }),
+            3 => Box::pin(poll_fn(move |cx| stream.poll_write(cx, &data))),
+            4 => Box::pin(async move { stream.write(&data).await }),
             _ => Box::pin(poll_fn(move |cx| {
                 let (a, b) = data.split_at(data.len() / 2);
                 stream.poll_write_vectored(cx, &[IoSlice::new(a), IoSlice::new(b)])
@@ -240,11 +267,11 @@ impl<F: OurFamily + 'static> AnEnd for Ours<F> {
     }
 
     fn gives_up_clean(&self, how: u8) -> bool {
-        how % 4 >= 2
+        how % CALLS >= 3
     }
 
     fn in_turn(&self, how: u8) -> u8 {
-        how % 2
+        how % 3
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Agreed;
-use super::ends::{AnEnd, Doing};
+use super::ends::{AnEnd, CALLS, Doing};
 use super::oracle::{Direction, Expected, State};
 use super::program::{End, Mode, Program, Side, Step, Transport};
 
@@ -333,7 +333,7 @@ impl Machine<'_> {
         self.receiving[end] = Some(Receiving {
             doing: this.recv(room, how),
             room,
-            bounded: how % 4 != 0,
+            bounded: how % CALLS != 0,
         });
     }
 
