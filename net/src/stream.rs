@@ -27,7 +27,9 @@ use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 /// and several tasks that read (or write) take turns, one operation at a time.
 ///
 /// Dropping it closes the connection when the last operation in flight has
-/// ended; the peer sees the end of the stream.
+/// ended; the peer sees the end of the stream. With bytes unread it sees a
+/// reset, as with std; but on the proactor what was received ahead, and waits
+/// here, is not unread to the kernel.
 pub struct StreamSocket<F> {
     pub(crate) recv: Port,
     pub(crate) send: Port,
@@ -151,7 +153,8 @@ impl<F: Family> StreamSocket<F> {
     /// Sends all bytes, and hands the buffer back.
     ///
     /// Dropping the future leaves open how much was sent: the stream is of no
-    /// use afterwards but to be closed.
+    /// use afterwards but to be closed. (What of it is sent comes before the
+    /// bytes of later sends, but perhaps behind those of borrowed writes.)
     ///
     /// # Errors
     ///
@@ -186,6 +189,10 @@ impl<F: Family> StreamSocket<F> {
     /// Ends one direction or both: shutdown(2). Ending the writing half tells
     /// the peer that no more will come. Ending the reading half is told to who
     /// waits to receive: they see the end of the stream, after what has arrived.
+    ///
+    /// A send that waits for room ends with a broken pipe; on a local socket
+    /// the kernel tells of that only when the peer reads or closes, and not at
+    /// once as it tells who blocks.
     ///
     /// # Errors
     ///

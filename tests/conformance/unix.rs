@@ -37,7 +37,7 @@ fn wrong(place: &Place) -> Vec<String> {
     fs::write(place.path("file"), "").unwrap();
     symlink(place.path("loop"), place.path("loop")).unwrap();
     fs::create_dir(place.path("closed")).unwrap();
-    fs::set_permissions(place.path("closed"), PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("closed"), PermissionsExt::from_mode(0o000)).unwrap();
     vec![
         path("stale"),
         path("file"),
