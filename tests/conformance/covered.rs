@@ -19,7 +19,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("inherited.rs", &["handed_over.rs"]),
     (
         "listener.rs",
-        &["conformance/tcp.rs", "conformance/unix.rs", "accept.rs"],
+        &[
+            "conformance/tcp.rs",
+            "conformance/unix.rs",
+            "accept.rs",
+            "tcp.rs",
+        ],
     ),
     ("options.rs", &["conformance/tcp.rs", "tcp_options.rs"]),
     (
@@ -48,7 +53,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "unix_stream.rs",
         ],
     ),
-    ("tcp.rs", &["conformance/tcp.rs", "tcp.rs"]),
+    ("tcp.rs", &["conformance/tcp.rs", "tcp.rs", "into_std.rs"]),
     ("transfer.rs", &["conformance/polls.rs", "fs_transfer.rs"]),
     (
         "udp/message.rs",
@@ -70,11 +75,21 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     (
         "unix/seqpacket.rs",
-        &["conformance/unix.rs", "unix_messages.rs", "unix_fds.rs"],
+        &[
+            "conformance/unix.rs",
+            "unix_messages.rs",
+            "unix_fds.rs",
+            "into_std.rs",
+        ],
     ),
     (
         "unix/stream.rs",
-        &["conformance/unix.rs", "unix_stream.rs", "unix_fds.rs"],
+        &[
+            "conformance/unix.rs",
+            "unix_stream.rs",
+            "unix_fds.rs",
+            "into_std.rs",
+        ],
     ),
 ];
 
