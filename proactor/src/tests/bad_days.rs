@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 
 use isochrome_runtime::eventfd::EventFd;
+use isochrome_runtime::op::{FileOp, call};
 
 use super::*;
 use crate::faults::{Fault, Plan};
@@ -226,16 +227,18 @@ fn host(f: &Fixture, fault: Fault, done: impl Fn() -> bool) {
     }
 }
 
+struct UnparkThread(thread::Thread);
+
+impl std::task::Wake for UnparkThread {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 /// What the kernel does not give back is counted and stays, and who awaits it
 /// on another executor hears of the end.
 #[test]
 fn what_is_leaked_tells_whoever_waits() {
-    struct Unpark(thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
     let f = fixture(&[(Fault::NoCancel, 1)], Config::default());
     let (port, _peer) = f.pair();
     let (listener, _) = listen();
@@ -250,7 +253,7 @@ fn what_is_leaked_tells_whoever_waits() {
     f.turn(3);
     let (tell, told) = std::sync::mpsc::channel();
     let waits = thread::spawn(move || {
-        let waker = std::task::Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = std::task::Waker::from(Arc::new(UnparkThread(thread::current())));
         let mut cx = std::task::Context::from_waker(&waker);
         let mut answers = Vec::new();
         for op in [|| Op::Recv, || Op::Accept] {
@@ -276,4 +279,54 @@ fn what_is_leaked_tells_whoever_waits() {
     // The buffer is not given back: the kernel may read it still.
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(sending.as_mut().poll(&mut cx).is_pending());
+}
+
+/// So it is with what is asked of files, as long as no buffer is lent.
+#[test]
+fn what_is_leaked_of_files_tells_whoever_waits() {
+    let f = fixture(&[(Fault::NoCancel, 1)], Config::default());
+    let pipe = || {
+        let (reading, writing) = call::pipe().unwrap();
+        let end = |fd| Descriptor::blocking(fd, f.runtime.handle()).unwrap();
+        (end(reading), end(writing))
+    };
+    // Nobody writes to the one, so nothing comes to the other.
+    let ((from, keep), (_reading, to)) = (pipe(), pipe());
+    let held = Arc::downgrade(&from);
+    let to = Port::new(to);
+    let mut splice = Box::pin(to.file(FileOp::Splice {
+        from,
+        at: None,
+        len: 100,
+        keep: Some(keep),
+    }));
+    f.runtime.block_on(poll_fn(|cx| {
+        assert!(splice.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    f.turn(3);
+    let Fixture { runtime, seen, .. } = f;
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let waits = scope.spawn(move || {
+            let waker = std::task::Waker::from(Arc::new(UnparkThread(thread::current())));
+            let mut cx = std::task::Context::from_waker(&waker);
+            loop {
+                match splice.as_mut().poll(&mut cx) {
+                    Poll::Ready((completion, _)) => break completion.unwrap_err(),
+                    Poll::Pending => {
+                        let _ = tell.send(());
+                        thread::park();
+                    }
+                }
+            }
+        });
+        told.recv().unwrap();
+        drop(runtime);
+        let error = waits.join().unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+    });
+    assert_eq!(seen.lock().unwrap().leaked, Some(1));
+    // For ever: the kernel may be at it still.
+    assert_eq!(held.strong_count(), 1);
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::file_sys as sys;
 use super::slot::InFlight;
-use super::{Completion, Op, Yield};
+use super::{Completion, Op, Yield, leave};
 use crate::buf::{Lent, LentMut, LentSlices};
 use crate::descriptor::Descriptor;
 
@@ -219,6 +219,29 @@ impl FileOp {
             }
             _ => Some(Err(error)),
         }
+    }
+
+    /// As [`Op::leave_memory`].
+    pub(super) fn leave_memory(&mut self) -> bool {
+        match self {
+            FileOp::Sync { .. } => {}
+            FileOp::Open { path, .. } => leave(path),
+            FileOp::Stat { path, answer, .. } => {
+                leave(path);
+                std::mem::forget(std::mem::replace(answer, Stat::new()));
+            }
+            // It may be closed yet, so it must not be closed by us.
+            FileOp::Close(fd) => std::mem::forget(fd.take()),
+            FileOp::Splice { from, keep, .. } => {
+                leave(from);
+                leave(keep);
+            }
+            FileOp::Read { .. }
+            | FileOp::ReadVectored { .. }
+            | FileOp::Write { .. }
+            | FileOp::WriteVectored { .. } => return false,
+        }
+        true
     }
 
     fn set_inline(&mut self, known: Inline) {

@@ -158,11 +158,11 @@ impl Op {
         match self {
             Op::Accept | Op::Recv | Op::Poll(_) | Op::Edges(_) => true,
             Op::Connect(address) => {
-                let copy = address.clone();
-                std::mem::forget(std::mem::replace(address, copy));
+                leave(address);
                 true
             }
-            Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => false,
+            Op::File(op) => op.leave_memory(),
+            Op::Send { .. } | Op::SendZc { .. } => false,
         }
     }
 
@@ -170,6 +170,12 @@ impl Op {
     fn is_subscription(&self) -> bool {
         matches!(self, Op::Accept | Op::Recv | Op::Edges(_))
     }
+}
+
+/// Puts a copy in the place of a value that is never freed then.
+fn leave<T: Clone>(value: &mut T) {
+    let copy = value.clone();
+    std::mem::forget(std::mem::replace(value, copy));
 }
 
 /// A direction of readiness.

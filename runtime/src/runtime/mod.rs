@@ -184,6 +184,11 @@ impl Runtime {
     /// Ends the runtime as dropping it does, and says how many operations the
     /// kernel had not given back after the grace period. Their memory was
     /// leaked.
+    ///
+    /// Who awaits one of those from another executor gets ECANCELED, but for
+    /// what has a buffer to hand back (a send; a read or a write of a file): the
+    /// kernel may use that buffer still, so the future never completes. Give
+    /// such an await a limit of its own if it may outlive the runtime.
     pub fn shutdown(mut self) -> usize {
         self.end();
         self.handle().shared().leaked.load(Ordering::Relaxed)
