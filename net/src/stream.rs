@@ -15,6 +15,7 @@ use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
 use isochrome_runtime::op::{Port, SendBuf, Yield, poll_budget};
 use socket2::SockRef;
 
+use crate::borrowed::Aside;
 use crate::datagram::blocking;
 use crate::family::Family;
 use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
@@ -33,20 +34,21 @@ use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 pub struct StreamSocket<F> {
     pub(crate) recv: Port,
     pub(crate) send: Port,
-    /// Where borrowed writes wait (see `borrowed`).
-    pub(crate) room: OnceLock<Port>,
-    /// Where reads wait that are made past `recv`.
-    pub(crate) look: OnceLock<Port>,
+    /// In a box, because few need it: a task that serves a connection has it
+    /// in its future, and may have it there several times.
+    pub(crate) aside: OnceLock<Box<Aside>>,
     family: PhantomData<fn() -> F>,
 }
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<crate::TcpStream>() <= 32);
 
 impl<F: Family> StreamSocket<F> {
     pub(crate) fn on(descriptor: Arc<Descriptor>) -> StreamSocket<F> {
         StreamSocket {
             recv: Port::new(descriptor.clone()),
             send: Port::new(descriptor),
-            room: OnceLock::new(),
-            look: OnceLock::new(),
+            aside: OnceLock::new(),
             family: PhantomData,
         }
     }
@@ -234,14 +236,10 @@ impl<F: Family> StreamSocket<F> {
     /// The connection itself, blocking, and what was received and not taken.
     pub(crate) async fn leave(self) -> io::Result<(OwnedFd, Vec<u8>)> {
         let StreamSocket {
-            recv,
-            send,
-            room,
-            look,
-            ..
+            recv, send, aside, ..
         } = self;
         // These bring nothing.
-        drop((send, room, look));
+        drop((send, aside));
         let descriptor = recv.descriptor().clone();
         let mut received = Vec::new();
         for completion in recv.recall().await {
