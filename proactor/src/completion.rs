@@ -1,5 +1,6 @@
 //! What completions bring: the second half of the driver.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -84,33 +85,46 @@ impl Proactor {
             return self.no_operation(key, entry.result(), more);
         };
 
-        let result = match entry.result() {
+        if more && operation.kind == Kind::Send {
+            // Sent without a copy: another completion says that the kernel is
+            // done with the memory.
+            operation.told = Some(entry.result());
+            return;
+        }
+        let result = match operation.told.take().unwrap_or(entry.result()) {
             n @ 0.. => Ok(n as usize),
             e if e <= -ERESTARTSYS => Err(libc::ECANCELED),
             e => Err(-e),
         };
-        if more && operation.kind == Kind::Send {
-            // Sent without a copy: another completion says that the kernel is
-            // done with the memory.
-            operation.told = Some(result);
-            return;
-        }
-        let result = operation.told.take().unwrap_or(result);
+        let pauses = Pauses {
+            drained: !cqueue::sock_nonempty(entry.flags()),
+            plenty: self.buffers.are_plenty(),
+        };
+        let claimed = match (operation.kind, result, claimed) {
+            // Nearly all that comes is one of these two: what the rest of this
+            // function makes of them, without the questions.
+            (Kind::Recv, Ok(len @ 1..), Some(claimed)) if more => {
+                operation.hungry = false;
+                let lease = self.buffers.lease(claimed, len);
+                let lease = Ok(Yield::Buf(lease));
+                return deliver(operation, lease, key, pauses, &mut self.cancels);
+            }
+            (Kind::Send, Ok(n), None) if operation.sent + n >= operation.goal => {
+                let sent = operation.sent + n;
+                if let Some(operation) = self.table.remove(key) {
+                    operation.op.finish(Ok(Yield::Done(sent)));
+                }
+                return;
+            }
+            (_, _, claimed) => claimed,
+        };
         if operation.falls_back(result) {
             return self.start(key);
         }
         let duty = operation.duty(result, more);
         let completion = yielded(operation, result, claimed, &self.buffers);
         match duty {
-            Duty::Deliver => {
-                let hidden = operation.hides_the_end(!cqueue::sock_nonempty(entry.flags()));
-                let untaken = operation.op.deliver(completion);
-                let pause = hidden || untaken >= operation.kind.cap(self.buffers.are_plenty());
-                if operation.wish == Wish::Go && pause {
-                    operation.wish = Wish::Pause;
-                    self.cancels.push_back(key);
-                }
-            }
+            Duty::Deliver => deliver(operation, completion, key, pauses, &mut self.cancels),
             Duty::Edge => operation.op.edge(false),
             Duty::LastEdge => {
                 if let Some(operation) = self.table.remove(key) {
@@ -138,6 +152,34 @@ impl Proactor {
             }
             Duty::Wait => {}
         }
+    }
+}
+
+/// What makes a subscription pause, beside how much is untaken.
+#[derive(Clone, Copy)]
+struct Pauses {
+    /// Nothing more is there, says the kernel.
+    drained: bool,
+    /// There are buffers for others too.
+    plenty: bool,
+}
+
+/// Hands a completion over that more will follow, or a pause, if nobody takes
+/// what comes.
+#[inline]
+fn deliver(
+    operation: &mut Operation,
+    completion: Completion,
+    key: Key,
+    pauses: Pauses,
+    cancels: &mut VecDeque<Key>,
+) {
+    let hidden = operation.hides_the_end(pauses.drained);
+    let untaken = operation.op.deliver(completion);
+    let pause = hidden || untaken >= operation.kind.cap(pauses.plenty);
+    if operation.wish == Wish::Go && pause {
+        operation.wish = Wish::Pause;
+        cancels.push_back(key);
     }
 }
 

@@ -89,19 +89,10 @@ impl Proactor {
 
     /// Pushes an operation, or queues it if there is no room or a queue.
     pub(crate) fn start(&mut self, key: Key) {
-        let pushed = self.backlog.is_empty() && self.push(key);
-        self.settle(key, pushed);
-    }
-
-    /// Notes where an operation is after an attempt to push it.
-    #[inline]
-    fn settle(&mut self, key: Key, pushed: bool) {
-        let Some(operation) = self.table.get_mut(key) else {
+        if self.backlog.is_empty() && self.push(key) {
             return;
-        };
-        if pushed {
-            operation.stage = Stage::Pushed;
-        } else {
+        }
+        if let Some(operation) = self.table.get_mut(key) {
             operation.stage = Stage::Queued;
             self.backlog.push_back(key);
         }
@@ -182,7 +173,7 @@ impl Proactor {
             if buffers > 0 && !operation.hungry {
                 buffers -= 1;
             } else {
-                operation.private = Some(Private::new(self.buffers.size()));
+                operation.private = Some(Box::new(Private::new(self.buffers.size())));
             }
             operation.hungry = true;
             self.start(key);
@@ -242,10 +233,19 @@ impl Driver for Proactor {
             op.finish(Err(canceled()));
             return Ok(());
         }
-        let (key, entry) = self.table.insert_with(|key| Operation::new(op, key));
-        // SAFETY: as in `push`.
-        let pushed = self.backlog.is_empty() && unsafe { self.ring.push(&entry) };
-        self.settle(key, pushed);
+        let (ring, room) = (&mut self.ring, self.backlog.is_empty());
+        let (key, pushed) = self.table.insert_with(|key| {
+            let (mut operation, entry) = Operation::new(op, key);
+            // SAFETY: as in `push`; the operation goes into the table here.
+            let pushed = room && unsafe { ring.push(&entry) };
+            if pushed {
+                operation.stage = Stage::Pushed;
+            }
+            (operation, pushed)
+        });
+        if !pushed {
+            self.backlog.push_back(key);
+        }
         Ok(())
     }
 

@@ -68,6 +68,7 @@ impl Kind {
         }
     }
 
+    #[inline]
     fn is_subscription(self) -> bool {
         matches!(self, Kind::Accept | Kind::Recv)
     }
@@ -127,11 +128,12 @@ pub(crate) struct Operation {
     pub(crate) may_hide: bool,
     /// A receive that starved, and has not received since.
     pub(crate) hungry: bool,
-    /// Where a hungry receive receives to if the ring is empty.
-    pub(crate) private: Option<Private>,
-    /// What a send without a copy came to, of which the kernel still has the
-    /// memory: its last completion says that it has not.
-    pub(crate) told: Option<Result<usize, i32>>,
+    /// Where a hungry receive receives to if the ring is empty. (In a box, so
+    /// that those who never starve are small.)
+    pub(crate) private: Option<Box<Private>>,
+    /// What a send without a copy came to, as the kernel says it, which still
+    /// has the memory: its last completion says that it has not.
+    pub(crate) told: Option<i32>,
     /// How much was sent by earlier steps.
     pub(crate) sent: usize,
     /// How much is to be sent before it is done: all or, if any will do, one.
@@ -238,7 +240,7 @@ impl Operation {
         let receive = Receive {
             multishot: self.multishot,
             hungry: self.hungry,
-            private: self.private.as_mut(),
+            private: self.private.as_deref_mut(),
         };
         self.op.with_op(|op| entry(fd, op, receive, key))
     }
@@ -250,6 +252,10 @@ struct Receive<'a> {
     hungry: bool,
     private: Option<&'a mut Private>,
 }
+
+// Each connection that waits has one in the table.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Operation>() <= 48);
 
 #[inline]
 fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {

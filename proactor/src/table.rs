@@ -103,6 +103,7 @@ impl<T> Table<T> {
         entry.is_some_and(|(generation, _)| *generation == key.generation())
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         if !self.contains(key) {
             return None;
