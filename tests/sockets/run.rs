@@ -422,6 +422,10 @@ impl Machine<'_> {
         if self.sending[end].is_some() || !tidy {
             self.cancel_send(end);
         }
+        // Whether anything is unread is the moment's if what was sent is.
+        if !tidy || !self.directions[peer].exact {
+            self.directions[end].exact = false;
+        }
         if !tidy || self.directions[peer].left().1 > 0 {
             self.shake();
         }
