@@ -153,8 +153,18 @@ impl<N: Linked> Ready<N> {
         if popped.is_some() || self.word.load(Ordering::Relaxed) == taken() {
             return popped;
         }
-        // SAFETY: the caller is the runner.
-        unsafe { self.take_chain() };
+        // Acquire: the pushed nodes. Nothing is published.
+        let newest = self.word.swap(taken(), Ordering::Acquire);
+        // SAFETY: a node, since the runner, who is the caller, has just seen
+        // that the word is not TAKEN, and it is not IDLE during the run.
+        // Nodes of the chain are valid until they are popped.
+        let link = unsafe { &*newest }.link();
+        if link.load(Ordering::Relaxed).is_null() {
+            // One alone, as mostly, and the list is empty.
+            return NonNull::new(newest);
+        }
+        // SAFETY: the caller is the runner, and has just taken the chain.
+        unsafe { self.append_chain(newest) };
         // SAFETY: as above.
         self.list.with_mut(|list| unsafe { (*list).pop() })
     }
@@ -198,9 +208,18 @@ impl<N: Linked> Ready<N> {
     unsafe fn take_chain(&self) {
         // Acquire: the pushed nodes. Nothing is published.
         let newest = self.word.swap(taken(), Ordering::Acquire);
-        if newest == taken() {
-            return;
+        if newest != taken() {
+            // SAFETY: the caller is the runner, and has just taken the chain.
+            unsafe { self.append_chain(newest) };
         }
+    }
+
+    /// Puts a chain behind the private list, the oldest first.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the runner, and took the chain that begins here.
+    unsafe fn append_chain(&self, newest: *mut N) {
         let mut oldest = newest;
         let mut after = ptr::null_mut();
         loop {

@@ -123,8 +123,12 @@ impl State {
     /// The runner took the task off the queue.
     pub(crate) fn start_poll(&self) -> Turn {
         // Acquire: rule 2. Release: the runner's former polls happen before
-        // whoever queues the task next.
-        Self::turn(self.0.fetch_and(!NOTIFIED, Ordering::AcqRel))
+        // whoever queues the task next. A subtraction, since the bit is set
+        // (rule 1): one step where clearing it, with the rest asked for, would
+        // be a loop.
+        let before = self.0.fetch_sub(NOTIFIED, Ordering::AcqRel);
+        debug_assert!(before & NOTIFIED != 0);
+        Self::turn(before)
     }
 
     /// As `start_poll`, for a closure that runs once: NOTIFIED stays, so that
