@@ -12,6 +12,7 @@ use isochrome_runtime::op::{Completion, Yield};
 
 use crate::Proactor;
 use crate::buffers::{Buffers, Claimed};
+use crate::driver::canceled;
 use crate::file;
 use crate::operation::{Duty, Kind, Operation, Stage, Wish};
 use crate::table::Key;
@@ -207,6 +208,9 @@ fn yielded(
         // For a poll, the events that are there: each is an answer.
         (Kind::Connect | Kind::Poll | Kind::Edges, Ok(_)) => Ok(Yield::Done(0)),
         (Kind::File(kind), result) => file::yielded(kind, &operation.op, result),
+        // Whoever still wants it waits for a buffer. This one was cancelled, and
+        // that there was none is nobody's business.
+        (Kind::Recv, Err(libc::ENOBUFS)) => Err(canceled()),
         (_, Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
     };
     if let Some(claimed) = claimed {

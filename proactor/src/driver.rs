@@ -367,6 +367,6 @@ impl Drop for Proactor {
     }
 }
 
-fn canceled() -> io::Error {
+pub(crate) fn canceled() -> io::Error {
     io::Error::from_raw_os_error(libc::ECANCELED)
 }

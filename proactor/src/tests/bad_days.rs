@@ -104,6 +104,17 @@ fn receives_that_find_no_buffer_and_subscriptions_that_end_go_on() {
     works(&fixture(&[(Fault::ShortSend, 1)], Config::default()));
 }
 
+/// A receive that was cancelled and found no buffer said so (ENOBUFS), to a
+/// socket that left the runtime.
+#[test]
+fn what_is_cancelled_without_a_buffer_was_cancelled() {
+    let f = fixture(&[(Fault::NoBuffer, 1)], Config::default());
+    let (port, _peer) = f.pair();
+    begin(&f, &port, || Op::Recv);
+    let brought = f.runtime.block_on(port.recall());
+    assert!(brought.is_empty(), "{brought:?}");
+}
+
 #[test]
 fn all_of_it_at_once() {
     use Fault::*;
