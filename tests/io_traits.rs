@@ -15,6 +15,9 @@ use isochrome::{Runtime, spawn};
 /// More than the buffers of a connection hold.
 const LEN: usize = 4 << 20;
 
+/// Of these, one after the other goes there and comes back.
+const PIECE: usize = 50_000;
+
 /// Sends the pattern through one end and back through the other, with every
 /// direction blocked at times.
 macro_rules! there_and_back {
@@ -24,21 +27,28 @@ macro_rules! there_and_back {
             S: $read + $write + Unpin + Send + 'static,
         {
             let echo = spawn(async move {
-                let mut far = far;
-                let mut buf = vec![0; 10_000];
-                loop {
-                    match far.read(&mut buf).await.unwrap() {
-                        0 => break,
-                        n => far.write_all(&buf[..n]).await.unwrap(),
+                let (mut far, mut at) = (far, 0);
+                // All of a piece before any of it goes back: the other end
+                // reads when it has written, and the sockets may hold less.
+                while at < LEN {
+                    let len = (LEN - at).min(PIECE);
+                    let mut buf = vec![0; len];
+                    let mut got = 0;
+                    while got < len {
+                        let n = far.read(&mut buf[got..]).await.unwrap();
+                        assert_ne!(n, 0, "an early end");
+                        got += n;
                     }
+                    far.write_all(&buf).await.unwrap();
+                    at += len;
                 }
+                assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
                 far.$end().await.unwrap();
             });
             let (mut near, mut at) = (near, 0);
             let mut buf = vec![0; 7_777];
-            // What echo cannot hold waits in the sockets, so not too much.
             while at < LEN {
-                let len = (LEN - at).min(50_000);
+                let len = (LEN - at).min(PIECE);
                 near.write_all(&pattern(at, len)).await.unwrap();
                 let end = at + len;
                 while at < end {
