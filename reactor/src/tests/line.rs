@@ -159,7 +159,8 @@ fn a_port_can_be_used_again_after_a_cancel_and_for_the_other_direction() {
         assert_eq!(got, *b"xy");
         drop(reader.join().unwrap());
     });
-    assert_eq!(f.subscribers(), 1);
+    // None, if the last byte was there before it was asked for.
+    assert!(f.subscribers() <= 1);
 }
 
 #[test]
