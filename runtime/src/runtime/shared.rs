@@ -19,7 +19,7 @@ use crate::worker::{Scout, Sleepers, Worker, WorkerShared};
 /// What all threads of a runtime share.
 pub(crate) struct Shared {
     this: Weak<Shared>,
-    pub(crate) workers: Box<[WorkerShared]>,
+    pub(crate) workers: Box<[Arc<WorkerShared>]>,
     pub(crate) scheduling: Scheduling,
     pub(crate) sleepers: Sleepers,
     pub(crate) scout: Scout,
@@ -70,7 +70,9 @@ impl Shared {
         let handle = Handle::from_shared(Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             scheduling,
-            workers: (0..workers).map(|_| WorkerShared::new()).collect(),
+            workers: (0..workers)
+                .map(|_| Arc::new(WorkerShared::new()))
+                .collect(),
             sleepers: Sleepers::new(),
             scout: Scout::new(),
             rung: AtomicBool::new(false),

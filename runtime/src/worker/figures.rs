@@ -137,7 +137,7 @@ impl WorkerShared {
 impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         Stats {
-            workers: self.workers.iter().map(WorkerShared::stats).collect(),
+            workers: self.workers.iter().map(|worker| worker.stats()).collect(),
             colors: self.named.stats(),
             foreign_tasks: self.foreign().list.len(),
         }

@@ -32,6 +32,8 @@ use crate::time::Timers;
 pub(crate) struct Worker {
     pub(super) runtime: Handle,
     pub(super) index: usize,
+    /// What others reach of it, at hand.
+    here: Arc<WorkerShared>,
     pub(super) driver: RefCell<Box<dyn Driver>>,
     /// Ready colors that only this worker may run.
     pub(super) pinned: RefCell<VecDeque<NonNull<Core>>>,
@@ -95,7 +97,7 @@ impl Drop for Entered<'_> {
 impl Worker {
     /// On the thread that it will have.
     pub(crate) fn new(runtime: Handle, index: usize, driver: Box<dyn Driver>) -> Worker {
-        let here = &runtime.shared().workers[index];
+        let here = runtime.shared().workers[index].clone();
         let _ = here.unpark.set(driver.unparker());
         if let Some(unknown) = driver.unknown_completions() {
             let _ = here.unknown.set(unknown);
@@ -106,6 +108,7 @@ impl Worker {
             owned: RefCell::new(Owned::new(index as u16)),
             runtime,
             index,
+            here,
             driver: RefCell::new(driver),
             pinned: RefCell::default(),
             pinned_next: Cell::new(false),
@@ -198,7 +201,7 @@ impl Worker {
 
     #[inline]
     pub(super) fn shared(&self) -> &WorkerShared {
-        &self.runtime.shared().workers[self.index]
+        &self.here
     }
 
     /// The color of the code that runs on this thread: a task, a step, a hold.

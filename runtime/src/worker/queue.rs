@@ -108,6 +108,7 @@ impl<T> RunQueue<T> {
     /// # Safety
     ///
     /// The caller is the owner: the one thread that pushes.
+    #[inline]
     pub(crate) unsafe fn push(&self, item: NonNull<T>) {
         let back = self.back.load(Ordering::Relaxed);
         // Acquire: rule 2; the partner is the taker's compare-exchange.
@@ -126,6 +127,7 @@ impl<T> RunQueue<T> {
     /// # Safety
     ///
     /// The caller is the owner.
+    #[cold]
     unsafe fn grow(&self, front: usize, back: usize) {
         let small = self.buffer();
         let large = Buffer::new(small.slots.len() * 2);
@@ -146,6 +148,7 @@ impl<T> RunQueue<T> {
     }
 
     /// Takes the one that has waited longest.
+    #[inline]
     pub(crate) fn pop(&self) -> Option<NonNull<T>> {
         let mut one = [ptr::null_mut(); 1];
         match self.take(&mut one, |_| 1) {
@@ -160,6 +163,7 @@ impl<T> RunQueue<T> {
         self.take(into, |len| len.div_ceil(2))
     }
 
+    #[inline]
     fn take(&self, into: &mut [*mut T], want: impl Fn(usize) -> usize) -> usize {
         loop {
             let front = self.front.load(Ordering::Acquire);

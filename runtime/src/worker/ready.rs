@@ -34,7 +34,11 @@ impl Worker {
     }
 
     /// The next ready color, in turn from the queue and the pinned ones.
+    #[inline]
     fn next(&self) -> Option<NonNull<Core>> {
+        if self.pinned.borrow().is_empty() {
+            return self.pop_queue();
+        }
         let pinned_first = self.pinned_next.get();
         self.pinned_next.set(!pinned_first);
         if pinned_first {
@@ -53,6 +57,7 @@ impl Worker {
         Some(color)
     }
 
+    #[inline]
     fn pop_queue(&self) -> Option<NonNull<Core>> {
         let shared = self.shared();
         if self
@@ -69,6 +74,7 @@ impl Worker {
 
     /// What waits here may have to wait long: nobody knows how long the color
     /// takes that was just popped.
+    #[inline]
     fn offer_rest(&self) {
         self.stop_scouting();
         if self.unoffered.get() && self.shared().queue.len() > 0 {

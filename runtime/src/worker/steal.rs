@@ -61,8 +61,9 @@ impl WorkerShared {
 
 impl Worker {
     fn others(&self) -> impl Iterator<Item = (usize, &WorkerShared)> {
-        let workers = self.runtime.shared().workers.iter().enumerate();
-        workers.filter(|(index, _)| *index != self.index)
+        let workers = self.runtime.shared().workers.iter().map(|other| &**other);
+        let numbered = workers.enumerate();
+        numbered.filter(|(index, _)| *index != self.index)
     }
 
     fn sees_work_of_others(&self) -> bool {
@@ -168,10 +169,15 @@ impl Worker {
     }
 
     /// The scout goes to work. What it leaves behind it offers to the next.
+    #[inline]
     pub(super) fn stop_scouting(&self) {
-        if !self.scouting.replace(false) {
-            return;
+        if self.scouting.replace(false) {
+            self.resign();
         }
+    }
+
+    #[cold]
+    fn resign(&self) {
         let shared = self.runtime.shared();
         // Rule 5 in `worker::sleep`.
         shared.scout.resign();
