@@ -21,8 +21,10 @@ use super::{IoBuf, IoBufMut};
 
 /// Receive buffers of one size, in one piece of memory.
 pub struct Pool {
-    memory: NonNull<u8>,
+    /// What was allocated, and where in it the first buffer begins.
+    block: NonNull<u8>,
     layout: Layout,
+    memory: NonNull<u8>,
     size: usize,
     count: u16,
     free: Free,
@@ -48,8 +50,8 @@ impl Pool {
         Pool::new(256, 16 * 1024)
     }
 
-    /// Makes `count` buffers of `size` bytes each, all free. The memory is
-    /// taken from the system when a buffer is first used.
+    /// Makes `count` buffers of `size` bytes each, all free. Memory that was
+    /// not used before is taken from the system when a buffer is first used.
     ///
     /// # Panics
     ///
@@ -57,15 +59,21 @@ impl Pool {
     pub fn new(count: u16, size: usize) -> Arc<Pool> {
         assert!(count > 0 && size > 0, "a pool needs buffers");
         let bytes = size.checked_mul(usize::from(count)).expect("pool size");
-        let layout = Layout::from_size_align(bytes, PAGE).expect("pool size");
+        // No alignment is asked for, but room for it: memory with an alignment
+        // is zeroed by hand, all of it.
+        let room = bytes.checked_add(PAGE).expect("pool size");
+        let layout = Layout::array::<u8>(room).expect("pool size");
         // SAFETY: the size is not zero.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else {
+        let block = unsafe { alloc_zeroed(layout) };
+        let Some(block) = NonNull::new(block) else {
             handle_alloc_error(layout)
         };
+        // SAFETY: less than a page on, and so much more was allocated.
+        let memory = unsafe { block.add(block.align_offset(PAGE)) };
         Arc::new(Pool {
-            memory,
+            block,
             layout,
+            memory,
             size,
             count,
             free: Free::full(count),
@@ -143,7 +151,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout; no lease and no driver is left.
-        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
+        unsafe { dealloc(self.block.as_ptr(), self.layout) };
     }
 }
 

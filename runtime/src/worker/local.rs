@@ -335,11 +335,14 @@ impl Worker {
     /// Gives the driver its turn, asleep if there is nothing to do, and then
     /// the timers.
     fn rest(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
-        if self.has_work() || self.steal() {
+        let steals = self.runtime.shared().steals();
+        if self.has_work() || (steals && self.steal()) {
             self.park(Some(Duration::ZERO));
         } else {
             self.sleep(limit, done);
-            self.fire_late_timers();
+            if steals {
+                self.fire_late_timers();
+            }
         }
         self.queue_end.set(None);
         self.pinned_left.set(None);
@@ -397,7 +400,8 @@ impl Worker {
             Some(Duration::ZERO)
         } else {
             let timer = here.timers.until_next(shared.clock());
-            timer.into_iter().chain(limit).chain(self.watch()).min()
+            let watch = shared.steals().then(|| self.watch()).flatten();
+            timer.into_iter().chain(limit).chain(watch).min()
         };
         if wait != Some(Duration::ZERO) {
             self.shared().figures.slept();
@@ -414,10 +418,14 @@ impl Worker {
     }
 
     /// Fires what is due of this worker's timers, or of a stuck one's.
+    #[inline]
     pub(super) fn fire(&self, timers: &Timers) {
-        if timers.is_idle() {
-            return;
+        if !timers.is_idle() {
+            self.fire_due(timers);
         }
+    }
+
+    fn fire_due(&self, timers: &Timers) {
         let mut wakers = self.wakers.take();
         timers.fire(self.runtime.shared().clock(), &mut wakers);
         wakers.drain(..).for_each(Waker::wake);

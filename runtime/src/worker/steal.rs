@@ -77,9 +77,6 @@ impl Worker {
 
     /// Takes work where it pays, or is stranded. `true`: there is some now.
     pub(super) fn steal(&self) -> bool {
-        if !self.runtime.shared().steals() {
-            return false;
-        }
         let half = |ready: usize| ready.div_ceil(2).min(BATCH);
         let pays = |index, other: &WorkerShared| {
             other.has_stealable()
@@ -126,9 +123,6 @@ impl Worker {
     /// something to look after.
     pub(super) fn watch(&self) -> Option<Duration> {
         let shared = self.runtime.shared();
-        if !shared.steals() {
-            return None;
-        }
         let mut in_sight = self.sees_work_of_others();
         if self.scouting.get() && !in_sight && !shared.rung.swap(false, Ordering::Relaxed) {
             // Rule 5 in `worker::sleep`.
@@ -197,9 +191,6 @@ impl Worker {
     /// Fires what a worker that is stuck has not fired.
     pub(super) fn fire_late_timers(&self) {
         let shared = self.runtime.shared();
-        if !shared.steals() {
-            return;
-        }
         for (_, other) in self.others() {
             if other.sleep.is_awake() && other.timers.is_late(shared.clock(), LATE) {
                 self.fire(&other.timers);
