@@ -18,7 +18,8 @@ use crate::setup::{LEVELS, Level};
 /// Sizes that nothing else has.
 const BUFFERS: u16 = 8;
 const BUFFER: usize = 5000;
-const POOL: usize = BUFFERS as usize * BUFFER;
+/// The buffers begin on a page, for which there is room.
+const POOL: usize = BUFFERS as usize * BUFFER + 4096;
 const SENT: usize = 4_000_001;
 
 /// How often the kernel gets the chance to touch what it should not.
