@@ -206,7 +206,7 @@ fn yielded(
             Ok(Yield::Done(operation.sent))
         }
         // For a poll, the events that are there: each is an answer.
-        (Kind::Connect | Kind::Poll | Kind::Edges, Ok(_)) => Ok(Yield::Done(0)),
+        (Kind::Connect | Kind::Edges, Ok(_)) => Ok(Yield::Done(0)),
         (Kind::File(kind), result) => file::yielded(kind, &operation.op, result),
         // Whoever still wants it waits for a buffer. This one was cancelled, and
         // that there was none is nobody's business.

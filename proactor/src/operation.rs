@@ -43,7 +43,6 @@ pub(crate) enum Kind {
     Connect,
     Recv,
     Send,
-    Poll,
     Edges,
     File(file::Kind),
 }
@@ -64,7 +63,7 @@ impl Kind {
             Kind::Accept => 64,
             Kind::Recv if plenty => 8,
             Kind::Recv => 4,
-            Kind::Connect | Kind::Send | Kind::Poll | Kind::Edges | Kind::File(_) => usize::MAX,
+            Kind::Connect | Kind::Send | Kind::Edges | Kind::File(_) => usize::MAX,
         }
     }
 
@@ -156,7 +155,6 @@ impl Operation {
                 }
                 Op::SendZc { data, from } => (Kind::Send, data.len().saturating_sub(*from)),
                 Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
-                Op::Poll(_) => (Kind::Poll, 0),
                 Op::Edges(_) => (Kind::Edges, 0),
             };
             let multishot = kind == Kind::Recv && (tcp || !hides_the_end(fd));
@@ -286,7 +284,6 @@ fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
                 .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                 .build()
         }
-        Op::Poll(interest) => opcode::PollAdd::new(fd, events(*interest)).build(),
         // Edge-triggered, as all that goes on by themselves are; what is ready
         // now is the first edge.
         Op::Edges(interest) => opcode::PollAdd::new(fd, events(*interest))

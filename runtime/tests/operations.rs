@@ -12,7 +12,7 @@ use std::time::Duration;
 use isochrome_runtime::buf::{IoBuf, Lent};
 use isochrome_runtime::op::{Completion, Interest, Op, Port, Yield};
 use isochrome_runtime::{Builder, Color, Descriptor, Runtime, spawn, yield_now};
-use support::{Event, World, descriptor, foreign_block_on};
+use support::{Event, World, connect, descriptor, foreign_block_on};
 
 mod workers {
     crate::support::on_workers!(
@@ -121,7 +121,7 @@ fn completes_later(workers: usize) {
     let port = Port::new(descriptor.clone());
     let task = rt.handle().color().spawn(async move {
         for _ in 0..20 {
-            let (completion, _) = port.run(Op::Poll(Interest::Read)).await;
+            let (completion, _) = port.run(connect()).await;
             assert!(matches!(completion, Ok(Yield::Done(0))));
         }
     });
@@ -145,7 +145,7 @@ fn a_dropped_operation_is_cancelled_and_the_port_goes_on(workers: usize) {
         for n in 1..=20 {
             let submits = world.submits.load(Ordering::SeqCst);
             {
-                let mut run = pin!(port.run(Op::Poll(Interest::Write)));
+                let mut run = pin!(port.run(connect()));
                 poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_pending())).await;
             }
             assert_eq!(world.submits.load(Ordering::SeqCst), submits + 1);
@@ -211,7 +211,7 @@ fn from_foreign_threads_and_other_workers(workers: usize) {
                     if i % 2 == 0 {
                         foreign_block_on(out.run(send(b"3", &drops))).0.unwrap();
                     } else {
-                        let mut run = pin!(out.run(Op::Poll(Interest::Read)));
+                        let mut run = pin!(out.run(connect()));
                         foreign_block_on(poll_fn(|cx| {
                             let _ = run.as_mut().poll(cx);
                             Poll::Ready(())
@@ -242,8 +242,7 @@ fn two_users_take_turns(workers: usize) {
         let tasks: Vec<_> = (0..6)
             .map(|_| {
                 let port = port.clone();
-                Color::new()
-                    .spawn(async move { port.run(Op::Poll(Interest::Read)).await.0.unwrap() })
+                Color::new().spawn(async move { port.run(connect()).await.0.unwrap() })
             })
             .collect();
         // One is dropped while it waits or is in flight.
@@ -282,7 +281,7 @@ fn a_poll_and_a_run_take_turns(workers: usize) {
     } = bed(workers);
     let port = Port::new(descriptor.clone());
     rt.block_on(async {
-        let began = |cx: &mut Context<'_>| port.poll_next(cx, || Op::Poll(Interest::Read));
+        let began = |cx: &mut Context<'_>| port.poll_next(cx, || Op::Edges(Interest::Read));
         assert!(poll_fn(|cx| Poll::Ready(began(cx).is_pending())).await);
         world.make_ready(&descriptor);
         until(|| world.finished.load(Ordering::SeqCst) == 1).await;
@@ -355,7 +354,7 @@ fn the_end_finishes_what_is_in_flight(workers: usize) {
     let began = Event::new();
     let begins = began.clone();
     let thread = std::thread::spawn(move || {
-        let mut run = pin!(port.run(Op::Poll(Interest::Read)));
+        let mut run = pin!(port.run(connect()));
         let got = foreign_block_on(poll_fn(|cx| {
             let poll = run.as_mut().poll(cx);
             begins.set();
@@ -363,12 +362,12 @@ fn the_end_finishes_what_is_in_flight(workers: usize) {
         }));
         assert!(is_canceled(&got.0));
         // And afterwards.
-        let after = foreign_block_on(port.run(Op::Poll(Interest::Read)));
+        let after = foreign_block_on(port.run(connect()));
         assert!(is_canceled(&after.0));
     });
     let color = rt.handle().color();
     let other = Port::new(support::descriptor(rt.handle()));
-    drop(color.spawn(async move { drop(other.run(Op::Poll(Interest::Read)).await) }));
+    drop(color.spawn(async move { drop(other.run(connect()).await) }));
     rt.block_on(began.wait());
     assert_eq!(rt.shutdown(), 0);
     thread.join().unwrap();

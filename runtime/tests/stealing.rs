@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use isochrome_runtime::op::{Interest, Op, Port};
+use isochrome_runtime::op::Port;
 use isochrome_runtime::{Builder, Color, spawn, spawn_apart, time, yield_now};
-use support::{Event, World, descriptor, runtime};
+use support::{Event, World, connect, descriptor, runtime};
 
 mod workers {
     crate::support::on_workers!(
@@ -177,7 +177,7 @@ fn a_busy_color_starves_neither_colors_nor_driver_nor_timers(workers: usize) {
         let began = ready.clone();
         let polled = Color::new().spawn(async move {
             let port = Port::new(there);
-            let mut run = std::pin::pin!(port.run(Op::Poll(Interest::Read)));
+            let mut run = std::pin::pin!(port.run(connect()));
             poll_fn(|cx| {
                 let poll = run.as_mut().poll(cx);
                 began.set();

@@ -199,7 +199,9 @@ fn a_host_comes_back_for_what_an_enter_left() {
         let (count, clear) = (polls.clone(), event.clone());
         drop(f.runtime.handle().spawn(async move {
             loop {
-                port.run(Op::Poll(Interest::Read)).await.0.unwrap();
+                poll_fn(|cx| port.poll_ready(cx, Interest::Read))
+                    .await
+                    .unwrap();
                 clear.clear();
                 *count.lock().unwrap() += 1;
             }

@@ -135,8 +135,8 @@ async fn send(port: &Port, data: Vec<u8>, all: bool) -> io::Result<usize> {
     count(port, Op::Send { data, from: 0, all }).await
 }
 
-async fn ready(port: &Port, interest: Interest) -> io::Result<usize> {
-    count(port, Op::Poll(interest)).await
+async fn ready(port: &Port, interest: Interest) -> io::Result<()> {
+    poll_fn(|cx| port.poll_ready(cx, interest)).await
 }
 
 /// Polls a future once.

@@ -130,17 +130,6 @@ pub(super) fn connect(fd: RawFd, address: &Address, begun: &mut bool) -> Attempt
     Attempt::Done(result, Left::Unknown)
 }
 
-/// An edge alone would not do: the user may have drained the descriptor since,
-/// or not quite, with system calls that nobody here saw. poll(2) costs what an
-/// EAGAIN does.
-pub(super) fn poll(fd: RawFd, interest: Interest) -> Attempt<()> {
-    match sys::poll(fd, interest) {
-        Ok(false) => Attempt::Blocked,
-        Ok(true) => Attempt::Done(Ok(()), Left::Unknown),
-        Err(e) => Attempt::Done(Err(e), Left::Unknown),
-    }
-}
-
 #[inline]
 fn left(moved: usize, of: usize) -> Left {
     if moved < of {

@@ -54,7 +54,9 @@ impl Waiter<'_> {
     }
 }
 
-/// An edge alone would not do: the user may have drained the descriptor since.
+/// An edge alone would not do: the user may have drained the descriptor since,
+/// or not quite, with system calls that nobody here saw. poll(2) costs what an
+/// EAGAIN does.
 fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
     match sys::poll(fd.as_raw_fd(), interest)? {
         true => Ok(()),

@@ -7,7 +7,6 @@
 //! | `Recv` (subscription) | [`Yield::Buf`], empty at the end | nothing: what was received waits in the [`Port`] |
 //! | `Send` | [`Yield::Done`]`(bytes)` | knowledge: any prefix may have been sent |
 //! | `SendZc` | [`Yield::Done`]`(bytes)`, when the kernel is done with the buffer | knowledge, likewise |
-//! | `Poll` | [`Yield::Done`]`(0)` | nothing |
 //! | `File` | see [`FileOp`] | see [`FileOp`] |
 //! | `Edges` (subscription) | nothing: [`InFlight::edge`] | nothing |
 //!
@@ -131,8 +130,6 @@ pub enum Op {
         /// As in `Send`.
         from: usize,
     },
-    /// Wait for readiness: poll(2).
-    Poll(Interest),
     /// What may wait for a disk, and is told of by no readiness.
     File(FileOp),
     /// Tell of every edge of readiness, the one of what is ready at the
@@ -148,7 +145,7 @@ impl Op {
         match self {
             Op::Accept | Op::Recv => Interest::Read,
             Op::Connect(_) | Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => Interest::Write,
-            Op::Poll(interest) | Op::Edges(interest) => *interest,
+            Op::Edges(interest) => *interest,
         }
     }
 
@@ -156,7 +153,7 @@ impl Op {
     /// without. `false`: it lends a buffer, which its asker wants back.
     fn leave_memory(&mut self) -> bool {
         match self {
-            Op::Accept | Op::Recv | Op::Poll(_) | Op::Edges(_) => true,
+            Op::Accept | Op::Recv | Op::Edges(_) => true,
             Op::Connect(address) => {
                 leave(address);
                 true

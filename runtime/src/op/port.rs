@@ -265,11 +265,6 @@ fn poll_ready(
             let connected = ready::poll(slot, place, what, interest, cx, connect);
             connected.map_ok(|()| Yield::Done(0))
         }
-        Op::Poll(interest) => {
-            let poll = |fd| attempt::poll(fd, *interest);
-            let ready = ready::poll(slot, place, what, *interest, cx, poll);
-            ready.map_ok(|()| Yield::Done(0))
-        }
         Op::Edges(_) | Op::File(_) => Poll::Ready(Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "edges are told to the runtime only (ask for Port::poll_ready), and what is asked of \

@@ -48,7 +48,6 @@ pub(crate) struct State {
 pub(super) enum Named {
     Accept,
     Recv,
-    Poll(Interest),
     Edges(Interest),
 }
 
@@ -57,7 +56,6 @@ impl Named {
         match op {
             Op::Accept => Some(Named::Accept),
             Op::Recv => Some(Named::Recv),
-            Op::Poll(interest) => Some(Named::Poll(*interest)),
             Op::Edges(interest) => Some(Named::Edges(*interest)),
             Op::Connect(_) | Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => None,
         }
@@ -68,7 +66,6 @@ impl Named {
         match self {
             Named::Accept => Op::Accept,
             Named::Recv => Op::Recv,
-            Named::Poll(interest) => Op::Poll(interest),
             Named::Edges(interest) => Op::Edges(interest),
         }
     }

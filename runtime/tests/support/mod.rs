@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -216,11 +217,11 @@ impl TestDriver {
                 let socket = state.sockets.get_mut(&fd)?.pop_front()?;
                 Some((Ok(Yield::Socket(socket)), false))
             }
-            Op::Poll(_) | Op::Edges(_) => state
+            Op::Connect(_) | Op::Edges(_) => state
                 .ready
                 .remove(&fd)
                 .then_some((Ok(Yield::Done(0)), true)),
-            Op::Connect(_) | Op::File(_) => Some((Ok(Yield::Done(0)), true)),
+            Op::File(_) => Some((Ok(Yield::Done(0)), true)),
         });
         let canceled = || io::Error::from_raw_os_error(libc::ECANCELED);
         done.or_else(|| {
@@ -332,6 +333,12 @@ impl Driver for TestDriver {
 /// A runtime with `workers` workers on the test driver.
 pub(crate) fn runtime(workers: usize) -> Runtime {
     World::new().build(Builder::new().workers(workers))
+}
+
+/// An operation that is complete when its descriptor was made ready.
+pub(crate) fn connect() -> Op {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    Op::Connect(Box::new(nowhere.into()))
 }
 
 /// A descriptor that nobody reads from: the driver knows it by its number.
