@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use common::bytes::{check, pattern};
 use common::futures::{Either, give_up, join, poll_once, race};
 use common::{eventually_async, everywhere, pair, shrink, std_pair};
-use isochrome::net::TcpListener;
+use isochrome::net::{TcpListener, TcpStream};
 use isochrome::{Color, Handle, Runtime, yield_now};
 
 everywhere!(
@@ -26,6 +26,8 @@ everywhere!(
     ends_are_those_of_std,
     a_send_without_a_copy_gives_the_buffer_back,
     a_dropped_send_without_a_copy_ends,
+    several_buffers_are_sent_as_one,
+    several_buffers_that_are_given_up_leave_a_prefix,
     a_group_has_a_listener_for_each_worker,
 );
 
@@ -397,20 +399,96 @@ fn a_dropped_send_without_a_copy_ends(rt: Runtime) {
             }
             drop(sending);
             drop(near);
-            // A prefix, and then the end.
-            let mut place = 0;
-            while let Ok(got) = far.recv().await {
-                if got.is_empty() {
-                    break;
-                }
-                check(place, &got);
-                place += got.len();
-            }
-            assert!(place < 4_000_000);
+            prefix_of_four_megabytes(&far).await;
         }
     });
     // Nothing of it is with the kernel any more.
     assert_eq!(rt.shutdown(), 0);
+}
+
+fn several_buffers_are_sent_as_one(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        shrink(&near);
+        // None; nothing; some, with empty ones between; more than the kernel
+        // takes at once; more than there is room for.
+        let some = [0, 10, 0, 3_000, 1, 0].to_vec();
+        let lots = vec![700_000; 5];
+        for lens in [vec![], vec![0; 3], some, vec![3; 2_500], lots] {
+            let mut len = 0;
+            let mut bufs = Vec::new();
+            for part in lens {
+                bufs.push(pattern(len, part));
+                len += part;
+            }
+            let address = bufs.as_ptr();
+            let copies = bufs.clone();
+            let sends = async {
+                let (sent, back) = near.send_vectored(bufs).await;
+                sent.unwrap();
+                assert_eq!(back.as_ptr(), address);
+                assert!(back == copies);
+            };
+            let reads = async {
+                let mut place = 0;
+                while place < len {
+                    let got = far.recv().await.unwrap();
+                    assert!(!got.is_empty());
+                    check(place, &got);
+                    place += got.len();
+                }
+            };
+            join(sends, reads).await;
+        }
+        // Each in its turn, and nobody's bytes between.
+        let [a, b] = [vec![b'a'; 300_000], vec![b'b'; 300_000]];
+        let first = near.send_vectored(vec![a.clone(), a]);
+        let sends = join(first, join(near.send_all(b), near.send_vectored(vec!["c"])));
+        let reads = async {
+            let mut got = vec![0; 900_001];
+            far.read_exact(&mut got).await.unwrap();
+            got
+        };
+        let ((a, (b, c)), got) = join(sends, reads).await;
+        (a.0.unwrap(), b.0.unwrap(), c.0.unwrap());
+        assert!(got.is_sorted());
+        near.shutdown(Shutdown::Write).unwrap();
+        let (sent, back) = near.send_vectored(vec!["x", "y"]).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(back, ["x", "y"]);
+    });
+}
+
+fn several_buffers_that_are_given_up_leave_a_prefix(rt: Runtime) {
+    rt.block_on(async {
+        for polls in 0..4 {
+            let (near, far) = pair().await;
+            shrink(&near);
+            let bufs = vec![pattern(0, 1_000_000), pattern(1_000_000, 3_000_000)];
+            let mut sending = Box::pin(near.send_vectored(bufs));
+            for _ in 0..polls {
+                assert!(poll_once(&mut sending).await.is_pending());
+                yield_now().await;
+            }
+            drop(sending);
+            drop(near);
+            prefix_of_four_megabytes(&far).await;
+        }
+    });
+    assert_eq!(rt.shutdown(), 0);
+}
+
+/// A part of it, and then the end.
+async fn prefix_of_four_megabytes(far: &TcpStream) {
+    let mut place = 0;
+    while let Ok(got) = far.recv().await {
+        if got.is_empty() {
+            break;
+        }
+        check(place, &got);
+        place += got.len();
+    }
+    assert!(place < 4_000_000);
 }
 
 fn a_group_has_a_listener_for_each_worker(rt: Runtime) {

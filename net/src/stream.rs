@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use isochrome_runtime::Descriptor;
-use isochrome_runtime::buf::{IoBuf, IoBufMut, RecvBuf};
-use isochrome_runtime::op::{Port, SendBuf, Yield, poll_budget};
+use isochrome_runtime::buf::{Gather, IoBuf, IoBufMut, RecvBuf};
+use isochrome_runtime::op::{Op, Port, SendBuf, Yield, poll_budget};
 use socket2::SockRef;
 
 use crate::borrowed::Aside;
@@ -184,6 +184,33 @@ impl<F: Family> StreamSocket<F> {
     /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     pub fn send_zc<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
         all_of(buf.bytes().len(), self.send.send_zc(buf))
+    }
+
+    /// Sends all bytes of several buffers, one after another, and hands them
+    /// back: head and body of an answer, say, with one operation (sendmsg(2))
+    /// and without putting them together. Nothing is copied in user space.
+    ///
+    /// Dropping the future leaves open how much was sent: the stream is of no
+    /// use afterwards but to be closed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](StreamSocket::send); how much was sent is not known then.
+    pub async fn send_vectored<B: IoBuf>(&self, bufs: Vec<B>) -> (io::Result<()>, Vec<B>) {
+        let data = Box::new(Gather::new(bufs));
+        if data.is_empty() {
+            return (Ok(()), data.into_inner());
+        }
+        let (completion, op) = self.send.run(Op::SendVectored(data)).await;
+        let Op::SendVectored(data) = op else {
+            unreachable!("a port gives back the operation it was given")
+        };
+        let result = match completion {
+            Ok(Yield::Done(n)) if n == data.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(e) => Err(e),
+        };
+        (result, data.into_inner())
     }
 
     // -- the rest ---------------------------------------------------------

@@ -154,6 +154,7 @@ impl Operation {
                     (Kind::Send, if *all { rest } else { rest.min(1) })
                 }
                 Op::SendZc { data, from } => (Kind::Send, data.len().saturating_sub(*from)),
+                Op::SendVectored(data) => (Kind::Send, data.len()),
                 Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
                 Op::Edges(_) => (Kind::Edges, 0),
             };
@@ -183,10 +184,10 @@ impl Operation {
 
     /// Keeps the place after `n` bytes of a [`Duty::Resend`].
     pub(crate) fn advance(&mut self, n: usize) {
-        self.op.with_op(|op| {
-            if let Op::Send { from, .. } | Op::SendZc { from, .. } = op {
-                *from += n;
-            }
+        self.op.with_op(|op| match op {
+            Op::Send { from, .. } | Op::SendZc { from, .. } => *from += n,
+            Op::SendVectored(data) => data.advance(n),
+            _ => {}
         });
     }
 
@@ -284,6 +285,9 @@ fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
                 .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                 .build()
         }
+        Op::SendVectored(data) => opcode::SendMsg::new(fd, data.header())
+            .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
+            .build(),
         // Edge-triggered, as all that goes on by themselves are; what is ready
         // now is the first edge.
         Op::Edges(interest) => opcode::PollAdd::new(fd, events(*interest))

@@ -271,7 +271,9 @@ fn bytes(rt: Runtime) {
         same(ours.send("six").await.0, std.write(b"six"));
         same(ours.send_all("seven").await.0, std.write_all(b"seven"));
         same(ours.send_zc("eight").await.0, std.write_all(b"eight"));
-        let mut got = [[0; 31]; 2];
+        let parts = vec!["ni", "", "ne"];
+        same(ours.send_vectored(parts).await.0, std.write_all(b"nine"));
+        let mut got = [[0; 35]; 2];
         twins.to_ours.read_exact(&mut got[0]).unwrap();
         twins.to_std.read_exact(&mut got[1]).unwrap();
         assert_eq!(got[0], got[1]);
@@ -405,6 +407,8 @@ fn ended_directions(rt: Runtime) {
             same(ours.send("x").await.0, std.write(b"x"));
             same(ours.send_all("x").await.0, std.write_all(b"x"));
             same(ours.send_zc("x").await.0, std.write_all(b"x"));
+            let parts = vec!["", "x"];
+            same(ours.send_vectored(parts).await.0, std.write_all(b"x"));
             let slices = [IoSlice::new(b"x")];
             same(
                 ours.write_vectored(&slices).await,

@@ -158,7 +158,7 @@ impl fmt::Debug for LentMut {
 }
 
 /// `UIO_MAXIOV` of `linux/uio.h`: the kernel refuses more at once.
-const MOST_SLICES: usize = 1024;
+pub(super) const MOST_SLICES: usize = 1024;
 
 /// Several owned buffers lent to one operation, and what the kernel is told of
 /// them. Of very many, the first 1,024.

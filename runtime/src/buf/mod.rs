@@ -3,7 +3,7 @@
 //! * [`IoBuf`] / [`IoBufMut`]: owned buffers, as completion users know them.
 //! * [`RecvBuf`]: a lease on a buffer of the runtime's, handed out only when
 //!   data is there.
-//! * [`Lent`], [`LentMut`], [`LentSlices`]: buffers with their types forgotten,
+//! * [`Lent`], [`LentMut`], [`LentSlices`], [`Gather`]: buffers with their types forgotten,
 //!   owned by an operation until the last completion.
 //! * [`Pool`]: where leases come from; used by drivers.
 
@@ -11,12 +11,15 @@
 mod erased;
 mod free;
 #[cfg(not(all(test, loom)))]
+mod gather;
+#[cfg(not(all(test, loom)))]
 mod lent;
 #[cfg(not(all(test, loom)))]
 mod pool;
 
 #[cfg(not(all(test, loom)))]
 pub use {
+    gather::Gather,
     lent::{Lent, LentMut, LentSlices},
     pool::{Pool, RecvBuf},
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::readiness::Left;
 use super::{Address, Interest, sys};
-use crate::buf::{Pool, RecvBuf};
+use crate::buf::{Gather, Pool, RecvBuf};
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -104,6 +104,22 @@ pub(super) fn send(fd: RawFd, data: &[u8], from: &mut usize, all: bool) -> Attem
         return Attempt::Done(Ok(count), left);
     }
     Attempt::Progress(left)
+}
+
+/// Sends what is left of several buffers; yields how much they are.
+pub(super) fn send_vectored(fd: RawFd, data: &mut Gather) -> Attempt<usize> {
+    // SAFETY: the header, and what it points to, is valid as long as `data` is
+    // there and not moved, and is read in this call.
+    let sent = match unsafe { sys::send_msg(fd, data.header()) } {
+        Ok(sent) => sent,
+        Err(e) => return Attempt::of(Err(e)),
+    };
+    data.advance(sent);
+    // As in `send`.
+    match sent > 0 && data.sent() < data.len() {
+        true => Attempt::Progress(Left::Unknown),
+        false => Attempt::Done(Ok(data.sent()), Left::Unknown),
+    }
 }
 
 /// Begins to connect, or looks how far it got.

@@ -7,6 +7,7 @@
 //! | `Recv` (subscription) | [`Yield::Buf`], empty at the end | nothing: what was received waits in the [`Port`] |
 //! | `Send` | [`Yield::Done`]`(bytes)` | knowledge: any prefix may have been sent |
 //! | `SendZc` | [`Yield::Done`]`(bytes)`, when the kernel is done with the buffer | knowledge, likewise |
+//! | `SendVectored` | [`Yield::Done`]`(bytes)` | knowledge, likewise |
 //! | `File` | see [`FileOp`] | see [`FileOp`] |
 //! | `Edges` (subscription) | nothing: [`InFlight::edge`] | nothing |
 //!
@@ -96,7 +97,7 @@ pub(crate) use slot::Slot;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::buf::{Lent, RecvBuf};
+use crate::buf::{Gather, Lent, RecvBuf};
 
 /// What a driver is asked to do on a descriptor.
 #[derive(Debug)]
@@ -130,6 +131,9 @@ pub enum Op {
         /// As in `Send`.
         from: usize,
     },
+    /// Send all of several buffers, one after another: sendmsg(2), without
+    /// SIGPIPE.
+    SendVectored(Box<Gather>),
     /// What may wait for a disk, and is told of by no readiness.
     File(FileOp),
     /// Tell of every edge of readiness, the one of what is ready at the
@@ -144,7 +148,11 @@ impl Op {
     fn interest(&self) -> Interest {
         match self {
             Op::Accept | Op::Recv => Interest::Read,
-            Op::Connect(_) | Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => Interest::Write,
+            Op::Connect(_)
+            | Op::Send { .. }
+            | Op::SendZc { .. }
+            | Op::SendVectored(_)
+            | Op::File(_) => Interest::Write,
             Op::Edges(interest) => *interest,
         }
     }
@@ -159,7 +167,7 @@ impl Op {
                 true
             }
             Op::File(op) => op.leave_memory(),
-            Op::Send { .. } | Op::SendZc { .. } => false,
+            Op::Send { .. } | Op::SendZc { .. } | Op::SendVectored(_) => false,
         }
     }
 

@@ -257,6 +257,10 @@ fn poll_ready(
             let send = |fd| attempt::send(fd, data.bytes(), from, true);
             ready::poll(slot, place, what, interest, cx, send).map_ok(Yield::Done)
         }
+        Op::SendVectored(data) => {
+            let send = |fd| attempt::send_vectored(fd, data);
+            ready::poll(slot, place, what, interest, cx, send).map_ok(Yield::Done)
+        }
         Op::Accept => {
             ready::poll(slot, place, what, interest, cx, attempt::accept).map_ok(Yield::Socket)
         }

@@ -57,7 +57,11 @@ impl Named {
             Op::Accept => Some(Named::Accept),
             Op::Recv => Some(Named::Recv),
             Op::Edges(interest) => Some(Named::Edges(*interest)),
-            Op::Connect(_) | Op::Send { .. } | Op::SendZc { .. } | Op::File(_) => None,
+            Op::Connect(_)
+            | Op::Send { .. }
+            | Op::SendZc { .. }
+            | Op::SendVectored(_)
+            | Op::File(_) => None,
         }
     }
 

@@ -73,6 +73,18 @@ pub(super) unsafe fn send(fd: RawFd, buf: *const u8, len: usize) -> io::Result<u
     retry(|| unsafe { libc::send(fd, buf.cast(), len, flags) })
 }
 
+/// sendmsg(2), without SIGPIPE.
+///
+/// # Safety
+///
+/// `header`, its slices and what they describe can be read, and nobody writes
+/// them now.
+pub(super) unsafe fn send_msg(fd: RawFd, header: *const libc::msghdr) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: handed on from the caller.
+    retry(|| unsafe { libc::sendmsg(fd, header, flags) })
+}
+
 /// connect(2) on a socket that is non-blocking. `false`: it goes on in the
 /// background, and [`take_error`] tells how it ended once there is an event.
 ///

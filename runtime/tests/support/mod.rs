@@ -221,7 +221,7 @@ impl TestDriver {
                 .ready
                 .remove(&fd)
                 .then_some((Ok(Yield::Done(0)), true)),
-            Op::File(_) => Some((Ok(Yield::Done(0)), true)),
+            Op::SendVectored(_) | Op::File(_) => Some((Ok(Yield::Done(0)), true)),
         });
         let canceled = || io::Error::from_raw_os_error(libc::ECANCELED);
         done.or_else(|| {
