@@ -14,13 +14,16 @@ use std::task::{Context, Poll};
 
 use isochrome_runtime::op::{Interest, Port};
 use isochrome_runtime::{Descriptor, Handle};
-use socket2::{SockRef, Socket};
+use libc::c_int;
+use socket2::{SockAddr, SockRef, Socket};
+
+use crate::sys;
 
 /// On the spot, and a broken pipe is an error.
-pub(crate) const SEND: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+pub(crate) const SEND: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// On the spot, and told how long the message was, however much of it fitted.
-pub(crate) const RECV: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+pub(crate) const RECV: c_int = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
 
 /// How much of a message was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +129,90 @@ impl fmt::Debug for Ports {
         f.debug_tuple("Ports").field(&fd).finish()
     }
 }
+
+pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<Received> {
+    let size = sys::recv(fd, buf, RECV | flags)?;
+    Ok(Received::of(size, buf.len()))
+}
+
+pub(crate) fn recv_from(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: c_int,
+) -> io::Result<(Received, SockAddr)> {
+    let room = buf.len();
+    let (size, from) = sys::recv_from(fd, buf, RECV | flags)?;
+    Ok((Received::of(size, room), from))
+}
+
+pub(crate) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: &SockAddr) -> io::Result<usize> {
+    SockRef::from(&fd).send_to_with_flags(data, to, SEND)
+}
+
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    SockRef::from(&fd).send_with_flags(data, SEND)
+}
+
+/// What a socket has whose directions are in a field `ports`, and which sends
+/// by `send`.
+macro_rules! message_socket {
+    ($type:ident) => {
+        impl $type {
+            /// [`send`](Self::send) on the spot.
+            ///
+            /// # Errors
+            ///
+            /// As for `send`; [`WouldBlock`](std::io::ErrorKind::WouldBlock) if
+            /// there is no room.
+            pub fn try_send(&self, data: &[u8]) -> ::std::io::Result<usize> {
+                crate::datagram::send(::std::os::fd::AsFd::as_fd(self), data)
+            }
+
+            /// The poll form of [`send`](Self::send), for a single sender: only
+            /// the last waker is kept. What is pending has sent nothing.
+            ///
+            /// # Errors
+            ///
+            /// As for `send`.
+            pub fn poll_send(
+                &self,
+                cx: &mut ::std::task::Context<'_>,
+                data: &[u8],
+            ) -> ::std::task::Poll<::std::io::Result<usize>> {
+                let send = |fd: ::std::os::fd::BorrowedFd<'_>| crate::datagram::send(fd, data);
+                self.ports.poll_write(cx, send)
+            }
+
+            fn socket(&self) -> ::socket2::SockRef<'_> {
+                self.ports.socket()
+            }
+        }
+
+        impl ::std::os::fd::AsFd for $type {
+            fn as_fd(&self) -> ::std::os::fd::BorrowedFd<'_> {
+                self.ports.as_fd()
+            }
+        }
+
+        impl ::std::os::fd::AsRawFd for $type {
+            fn as_raw_fd(&self) -> ::std::os::fd::RawFd {
+                ::std::os::fd::AsFd::as_fd(self).as_raw_fd()
+            }
+        }
+
+        impl ::std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.debug_struct(stringify!($type))
+                    .field("fd", &::std::os::fd::AsRawFd::as_raw_fd(self))
+                    .field("local", &self.local_addr().ok())
+                    .field("peer", &self.peer_addr().ok())
+                    .finish()
+            }
+        }
+    };
+}
+
+pub(crate) use message_socket;
 
 /// The descriptor by itself, in blocking mode, when the last operation on it
 /// has ended.

@@ -5,18 +5,16 @@ mod options;
 
 pub use message::{Arrival, Transmit};
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
 use libc::c_int;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::addr::{ToAddrs, resolve};
-use crate::datagram::{Ports, RECV, Received, SEND};
-use crate::sys;
+use crate::datagram::{self, Ports, Received, message_socket, recv, send, send_to};
 
 /// A UDP socket.
 ///
@@ -56,6 +54,8 @@ use crate::sys;
 pub struct UdpSocket {
     ports: Ports,
 }
+
+message_socket!(UdpSocket);
 
 impl UdpSocket {
     /// Binds the first of the addresses that `on` stands for that can be had.
@@ -249,16 +249,6 @@ impl UdpSocket {
         send_to(self.as_fd(), data, &to.into())
     }
 
-    /// [`send`](UdpSocket::send) on the spot.
-    ///
-    /// # Errors
-    ///
-    /// As for `send`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no
-    /// room.
-    pub fn try_send(&self, data: &[u8]) -> io::Result<usize> {
-        send(self.as_fd(), data)
-    }
-
     /// The poll form of [`send_to`](UdpSocket::send_to), for a single sender:
     /// only the last waker is kept. What is pending has sent nothing.
     ///
@@ -273,16 +263,6 @@ impl UdpSocket {
     ) -> Poll<io::Result<usize>> {
         let to = to.into();
         self.ports.poll_write(cx, |fd| send_to(fd, data, &to))
-    }
-
-    /// The poll form of [`send`](UdpSocket::send), for a single sender: only
-    /// the last waker is kept. What is pending has sent nothing.
-    ///
-    /// # Errors
-    ///
-    /// As for `send`.
-    pub fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.ports.poll_write(cx, |fd| send(fd, data))
     }
 
     // -- the rest ---------------------------------------------------------
@@ -304,10 +284,6 @@ impl UdpSocket {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         inet(&self.socket().peer_addr()?)
     }
-
-    fn socket(&self) -> SockRef<'_> {
-        self.ports.socket()
-    }
 }
 
 fn inet(addr: &SockAddr) -> io::Result<SocketAddr> {
@@ -320,42 +296,6 @@ fn recv_from(
     buf: &mut [u8],
     flags: c_int,
 ) -> io::Result<(Received, SocketAddr)> {
-    let room = buf.len();
-    let (size, from) = sys::recv_from(fd, buf, RECV | flags)?;
-    Ok((Received::of(size, room), inet(&from)?))
-}
-
-fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<Received> {
-    let size = sys::recv(fd, buf, RECV | flags)?;
-    Ok(Received::of(size, buf.len()))
-}
-
-fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: &SockAddr) -> io::Result<usize> {
-    SockRef::from(&fd).send_to_with_flags(data, to, SEND)
-}
-
-fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    SockRef::from(&fd).send_with_flags(data, SEND)
-}
-
-impl AsFd for UdpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ports.as_fd()
-    }
-}
-
-impl AsRawFd for UdpSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl fmt::Debug for UdpSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UdpSocket")
-            .field("fd", &self.as_raw_fd())
-            .field("local", &self.local_addr().ok())
-            .field("peer", &self.peer_addr().ok())
-            .finish()
-    }
+    let (received, from) = datagram::recv_from(fd, buf, flags)?;
+    Ok((received, inet(&from)?))
 }

@@ -1,20 +1,19 @@
 //! Datagrams between local processes.
 
-use std::fmt;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use libc::c_int;
-use socket2::{SockAddr, SockRef, Type};
+use socket2::Type;
 
 use super::addr::{Name, ToUnixAddr, local};
 use super::cred::{self, PeerCred};
 use super::{bind, fds};
-use crate::datagram::{Ports, RECV, Received, SEND, pair};
+use crate::datagram::{self, Ports, RECV, Received, message_socket, pair, recv, send, send_to};
 use crate::options::buffer_options;
 use crate::sys;
 
@@ -34,6 +33,7 @@ pub struct UnixDatagram {
     ended: AtomicBool,
 }
 
+message_socket!(UnixDatagram);
 buffer_options!(UnixDatagram);
 
 impl UnixDatagram {
@@ -242,26 +242,6 @@ impl UnixDatagram {
         send_to(self.as_fd(), data, &Name::of(to)?.addr)
     }
 
-    /// [`send`](UnixDatagram::send) on the spot.
-    ///
-    /// # Errors
-    ///
-    /// As for `send`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no
-    /// room.
-    pub fn try_send(&self, data: &[u8]) -> io::Result<usize> {
-        send(self.as_fd(), data)
-    }
-
-    /// The poll form of [`send`](UnixDatagram::send), for a single sender: only
-    /// the last waker is kept. What is pending has sent nothing.
-    ///
-    /// # Errors
-    ///
-    /// As for `send`.
-    pub fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.ports.poll_write(cx, |fd| send(fd, data))
-    }
-
     /// Sends a datagram with copies of the descriptors, to the peer of a
     /// connected socket.
     ///
@@ -357,10 +337,6 @@ impl UnixDatagram {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         local(&self.socket().peer_addr()?)
     }
-
-    fn socket(&self) -> SockRef<'_> {
-        self.ports.socket()
-    }
 }
 
 const NOTHING: Received = Received { len: 0, size: 0 };
@@ -374,42 +350,6 @@ fn recv_from(
     buf: &mut [u8],
     flags: c_int,
 ) -> io::Result<(Received, SocketAddr)> {
-    let room = buf.len();
-    let (size, from) = sys::recv_from(fd, buf, RECV | flags)?;
-    Ok((Received::of(size, room), local(&from)?))
-}
-
-fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<Received> {
-    let size = sys::recv(fd, buf, RECV | flags)?;
-    Ok(Received::of(size, buf.len()))
-}
-
-fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: &SockAddr) -> io::Result<usize> {
-    SockRef::from(&fd).send_to_with_flags(data, to, SEND)
-}
-
-fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    SockRef::from(&fd).send_with_flags(data, SEND)
-}
-
-impl AsFd for UnixDatagram {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ports.as_fd()
-    }
-}
-
-impl AsRawFd for UnixDatagram {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl fmt::Debug for UnixDatagram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnixDatagram")
-            .field("fd", &self.as_raw_fd())
-            .field("local", &self.local_addr().ok())
-            .field("peer", &self.peer_addr().ok())
-            .finish()
-    }
+    let (received, from) = datagram::recv_from(fd, buf, flags)?;
+    Ok((received, local(&from)?))
 }

@@ -5,10 +5,9 @@
 //! message has one. (For local sockets that costs one look at the clock a
 //! message, and nothing elsewhere in the system.)
 
-use std::fmt;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use socket2::{SockAddr, SockRef, Type};
 use super::addr::{ToUnixAddr, local};
 use super::cred::{self, PeerCred};
 use super::{bind, connected, fds};
-use crate::datagram::{Ports, RECV, Received, SEND, pair};
+use crate::datagram::{Ports, RECV, Received, message_socket, pair, send};
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
 use crate::options::buffer_options;
@@ -65,6 +64,7 @@ pub struct UnixSeqpacket {
     ports: Ports,
 }
 
+message_socket!(UnixSeqpacket);
 buffer_options!(UnixSeqpacket);
 
 impl UnixSeqpacket {
@@ -212,26 +212,6 @@ impl UnixSeqpacket {
         self.ports.writing(|fd| send(fd, data)).await
     }
 
-    /// [`send`](UnixSeqpacket::send) on the spot.
-    ///
-    /// # Errors
-    ///
-    /// As for `send`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no
-    /// room.
-    pub fn try_send(&self, data: &[u8]) -> io::Result<usize> {
-        send(self.as_fd(), data)
-    }
-
-    /// The poll form of [`send`](UnixSeqpacket::send), for a single sender:
-    /// only the last waker is kept. What is pending has sent nothing.
-    ///
-    /// # Errors
-    ///
-    /// As for `send`.
-    pub fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.ports.poll_write(cx, |fd| send(fd, data))
-    }
-
     /// Sends a message with copies of the descriptors.
     ///
     /// Dropping the future before it is ready has sent nothing.
@@ -284,10 +264,6 @@ impl UnixSeqpacket {
     /// What getpeername(2) answers.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         local(&self.socket().peer_addr()?)
-    }
-
-    fn socket(&self) -> SockRef<'_> {
-        self.ports.socket()
     }
 }
 
@@ -349,30 +325,4 @@ fn recv(
         return Ok(None);
     }
     Ok(Some((Received::of(size, room), beside)))
-}
-
-fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    SockRef::from(&fd).send_with_flags(data, SEND)
-}
-
-impl AsFd for UnixSeqpacket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ports.as_fd()
-    }
-}
-
-impl AsRawFd for UnixSeqpacket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl fmt::Debug for UnixSeqpacket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnixSeqpacket")
-            .field("fd", &self.as_raw_fd())
-            .field("local", &self.local_addr().ok())
-            .field("peer", &self.peer_addr().ok())
-            .finish()
-    }
 }
