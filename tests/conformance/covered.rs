@@ -69,6 +69,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["conformance/udp.rs", "udp.rs", "udp_messages.rs"],
     ),
     ("unix/bind.rs", &["unix_stream.rs", "unix_messages.rs"]),
+    ("unix/cred.rs", &["unix_peer.rs"]),
     (
         "unix/datagram.rs",
         &["conformance/unix.rs", "unix_messages.rs", "unix_fds.rs"],

@@ -7,4 +7,4 @@ mod option;
 
 pub(crate) use batch::{MOST, Outgoing, recv_batch, send_batch};
 pub(crate) use message::{Beside, MOST_FDS, recv, recv_from, recv_local, recv_msg};
-pub(crate) use option::{get, set};
+pub(crate) use option::{get, peer_pidfd, set};

@@ -1,7 +1,7 @@
 //! Options of sockets that socket2 does not know.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use libc::c_int;
 
@@ -27,6 +27,19 @@ pub(crate) unsafe trait Plain: Copy {}
 unsafe impl Plain for c_int {}
 // SAFETY: three numbers.
 unsafe impl Plain for libc::ucred {}
+
+/// Of asm-generic/socket.h and its kin; the crate `libc` does not have it.
+const SO_PEERPIDFD: c_int = match cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+    true => 0x56,
+    false => 77,
+};
+
+/// A new pidfd of the process at the other end of a local socket.
+pub(crate) fn peer_pidfd(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    let fd: c_int = get(socket, libc::SOL_SOCKET, SO_PEERPIDFD)?;
+    // SAFETY: the kernel has opened it for this call, and told nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
 
 /// getsockopt(2).
 pub(crate) fn get<T: Plain>(socket: &impl AsFd, level: c_int, name: c_int) -> io::Result<T> {

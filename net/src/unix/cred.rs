@@ -1,7 +1,7 @@
 //! Who is at the other end.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::sys;
 
@@ -32,3 +32,52 @@ pub(super) fn peer(socket: &impl AsFd) -> io::Result<PeerCred> {
         gid: cred.gid,
     })
 }
+
+pub(super) fn pidfd(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    sys::peer_pidfd(socket).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel gives no pidfd of a peer: SO_PEERPIDFD takes Linux 6.5",
+        ),
+        Some(libc::ENODATA) => io::Error::from_raw_os_error(libc::ENOTCONN),
+        // What kernels before 6.15 say of a process that is gone.
+        Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::ESRCH),
+        _ => e,
+    })
+}
+
+/// Who is at the other end of sockets that can be connected.
+macro_rules! peer_process {
+    ($type:ident) => {
+        impl $type {
+            /// The process at the other end, as it was when they were connected.
+            /// (Of datagram sockets the kernel knows it for the two of a pair
+            /// only.)
+            ///
+            /// # Errors
+            ///
+            /// ENOTCONN if none is known.
+            pub fn peer_cred(&self) -> ::std::io::Result<crate::PeerCred> {
+                crate::unix::cred::peer(self)
+            }
+
+            /// The same process by a pidfd, which stays of that process and no
+            /// other when it has ended and its number is used again: see
+            /// pidfd_open(2), and SO_PEERPIDFD, which is in Linux since 6.5.
+            /// It is readable when the process has ended
+            /// ([`Async`](crate::Async)), and close-on-exec.
+            ///
+            /// # Errors
+            ///
+            /// [`Unsupported`](std::io::ErrorKind::Unsupported) on an older
+            /// kernel; ENOTCONN if no process is known; ESRCH if it has ended
+            /// and was waited for, which newer kernels do not mind; if no
+            /// descriptor is left.
+            pub fn peer_pidfd(&self) -> ::std::io::Result<::std::os::fd::OwnedFd> {
+                crate::unix::cred::pidfd(self)
+            }
+        }
+    };
+}
+
+pub(super) use peer_process;

@@ -11,7 +11,7 @@ use libc::c_int;
 use socket2::Type;
 
 use super::addr::{Name, ToUnixAddr, local};
-use super::cred::{self, PeerCred};
+use super::cred::peer_process;
 use super::{bind, fds};
 use crate::datagram::{self, Ports, RECV, Received, message_socket, pair, recv, send, send_to};
 use crate::options::buffer_options;
@@ -35,6 +35,7 @@ pub struct UnixDatagram {
 
 message_socket!(UnixDatagram);
 buffer_options!(UnixDatagram);
+peer_process!(UnixDatagram);
 
 impl UnixDatagram {
     /// A socket with a path, or an abstract name (see [`ToUnixAddr`]). Its file
@@ -308,16 +309,6 @@ impl UnixDatagram {
             }
             received => received,
         }
-    }
-
-    /// The process at the other end of a [`pair`](UnixDatagram::pair). (The
-    /// kernel knows none for sockets that were connected.)
-    ///
-    /// # Errors
-    ///
-    /// ENOTCONN if none is known.
-    pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        cred::peer(self)
     }
 
     /// The name of this socket.

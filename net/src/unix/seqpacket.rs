@@ -16,7 +16,7 @@ use isochrome_runtime::{Descriptor, Handle};
 use socket2::{SockAddr, SockRef, Type};
 
 use super::addr::{ToUnixAddr, local};
-use super::cred::{self, PeerCred};
+use super::cred::peer_process;
 use super::{bind, connected, fds};
 use crate::datagram::{Ports, RECV, Received, message_socket, pair, send};
 use crate::family::{Family, sealed};
@@ -66,6 +66,7 @@ pub struct UnixSeqpacket {
 
 message_socket!(UnixSeqpacket);
 buffer_options!(UnixSeqpacket);
+peer_process!(UnixSeqpacket);
 
 impl UnixSeqpacket {
     /// Connects to a listener. If its queue is full, it is tried again until
@@ -237,15 +238,6 @@ impl UnixSeqpacket {
     /// What shutdown(2) answers.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket().shutdown(how)
-    }
-
-    /// The process at the other end, as it was when they were connected.
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        cred::peer(self)
     }
 
     /// The name of this end.

@@ -11,7 +11,7 @@ use isochrome_runtime::{Descriptor, Handle};
 use socket2::{SockAddr, Type};
 
 use super::addr::{ToUnixAddr, local};
-use super::cred::{self, PeerCred};
+use super::cred::peer_process;
 use super::{bind, connected, fds};
 use crate::datagram::pair;
 use crate::family::{Family, sealed};
@@ -57,6 +57,7 @@ pub type UnixStream = StreamSocket<Unix>;
 pub type UnixListener = Listener<Unix>;
 
 buffer_options!(UnixStream);
+peer_process!(UnixStream);
 
 impl UnixStream {
     /// Connects to a listener. If its queue is full, it is tried again until
@@ -112,15 +113,6 @@ impl UnixStream {
     pub fn from_std(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
         let descriptor = Descriptor::new(stream.into(), &crate::runtime()?)?;
         Ok(UnixStream::on(descriptor))
-    }
-
-    /// The process at the other end, as it was when they were connected.
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        cred::peer(self)
     }
 
     /// Sends some of the bytes, with copies of the descriptors, which the
