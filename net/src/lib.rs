@@ -22,6 +22,8 @@ mod inherited;
 mod listener;
 mod options;
 pub mod pipe;
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+mod poll_traits;
 mod pressure;
 mod reading;
 mod serve;
