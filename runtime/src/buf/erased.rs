@@ -3,8 +3,8 @@
 use std::any::TypeId;
 use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
 
-/// Words kept inside. `Vec<u8>` takes three, `bytes::Bytes` and
-/// [`RecvBuf`](super::RecvBuf) four; anything larger is boxed.
+/// Words kept inside. [`RecvBuf`](super::RecvBuf) takes one, `Vec<u8>` three,
+/// `bytes::Bytes` four; anything larger is boxed.
 const WORDS: usize = 4;
 
 type Storage = MaybeUninit<[usize; WORDS]>;

@@ -9,15 +9,20 @@
 //! 2. Leases may outlive their worker and be dropped on any thread: each keeps
 //!    the memory of the whole pool alive. The pool itself never asks for a
 //!    lease back.
+//! 3. What a lease shows, and who owns its buffer, stands in a record beside
+//!    the buffers, so that the lease itself is one pointer. Who has the lease
+//!    has the record: nobody else reads or writes it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::free::Free;
 use super::{IoBuf, IoBufMut};
+use crate::sync::UnsafeCell;
 
 /// Receive buffers of one size, in one piece of memory.
 pub struct Pool {
@@ -28,6 +33,8 @@ pub struct Pool {
     size: usize,
     count: u16,
     free: Free,
+    /// The record of each buffer (rule 3).
+    leases: Box<[UnsafeCell<Lease>]>,
 }
 
 // SAFETY: the memory belongs to the pool, and by rule 1 each buffer in it is
@@ -77,6 +84,7 @@ impl Pool {
             size,
             count,
             free: Free::full(count),
+            leases: (0..count).map(|_| UnsafeCell::new(NOTHING)).collect(),
         })
     }
 
@@ -138,13 +146,18 @@ impl Pool {
     #[inline]
     pub unsafe fn lease(self: &Arc<Pool>, id: u16, len: usize) -> RecvBuf {
         assert!(len <= self.size);
-        RecvBuf {
+        let lease = Lease {
             ptr: self.address(id),
             len: len as u32,
             id,
-            _room: Room::ForTags,
-            owner: Owner::Pool(self.clone()),
-        }
+            owner: Owner::Pool(Arc::into_raw(self.clone())),
+        };
+        self.leases[usize::from(id)].with_mut(|place| {
+            // SAFETY: the caller has the buffer, and with it its record (rule
+            // 3), which owns nothing as long as there is no lease.
+            unsafe { place.write(lease) };
+            RecvBuf(NonNull::new(place).expect("a record has an address"))
+        })
     }
 }
 
@@ -171,35 +184,48 @@ impl fmt::Debug for Pool {
 /// few hundred of them, and that with all of them held by tasks each receive
 /// allocates a buffer of its own. Sending a lease (`send_all(lease)`) copies
 /// nothing. An empty lease marks the end of the stream.
-pub struct RecvBuf {
+pub struct RecvBuf(NonNull<Lease>);
+
+/// What a lease shows, and whose the buffer is.
+#[repr(C)]
+struct Lease {
     ptr: NonNull<u8>,
     len: u32,
+    /// The number of the buffer in its pool.
     id: u16,
-    _room: Room,
     owner: Owner,
 }
 
-/// Says nothing. The values that it never has are room for the tags of what
-/// holds a lease: a completion is as large as a lease for it, not a word more.
-#[repr(u8)]
-enum Room {
-    ForTags,
-    #[allow(dead_code, reason = "a type with one value has no size, and no room")]
-    Unused,
-}
-
 enum Owner {
-    Pool(Arc<Pool>),
-    /// Kept alive only; the bytes are reached through `ptr`. (A third variant,
-    /// for the empty lease, would make the lease five words long, and `Lent`
-    /// would box it at every send.)
-    Heap(#[allow(dead_code, reason = "owned for its drop")] Private),
+    /// A counted reference, by rule 2.
+    Pool(*const Pool),
+    /// It is the first part of a [`Private`].
+    Heap,
+    Nobody,
 }
 
-/// A heap buffer by raw parts, so that moving it asserts nothing about who
-/// points into it.
+const NOTHING: Lease = Lease {
+    ptr: NonNull::dangling(),
+    len: 0,
+    id: 0,
+    owner: Owner::Nobody,
+};
+
+/// The record of all leases on nothing, which is never written: there is
+/// nothing to leave out.
+static EMPTY: Empty = Empty(NOTHING);
+
+struct Empty(Lease);
+
+// SAFETY: it is only read.
+unsafe impl Sync for Empty {}
+
+/// A buffer of its own and its record. The buffer is there by raw parts, so
+/// that moving it asserts nothing about who points into it.
+#[repr(C)]
 struct Private {
-    ptr: NonNull<u8>,
+    lease: Lease,
+    start: NonNull<u8>,
     capacity: usize,
 }
 
@@ -207,7 +233,7 @@ impl Drop for Private {
     fn drop(&mut self) {
         // SAFETY: the parts of a `Vec<u8>` taken apart by `RecvBuf::private`,
         // which are used no more.
-        drop(unsafe { Vec::from_raw_parts(self.ptr.as_ptr(), 0, self.capacity) });
+        drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), 0, self.capacity) });
     }
 }
 
@@ -219,25 +245,32 @@ unsafe impl Sync for RecvBuf {}
 impl RecvBuf {
     /// A lease on nothing: the end of a stream.
     pub fn empty() -> RecvBuf {
-        // Allocates nothing.
-        RecvBuf::private(Vec::new())
+        RecvBuf(NonNull::from(&EMPTY.0))
     }
 
     /// A lease on a buffer of its own, for when the pool has none.
     pub fn private(data: Vec<u8>) -> RecvBuf {
-        let mut data = std::mem::ManuallyDrop::new(data);
+        let mut data = ManuallyDrop::new(data);
         let len = u32::try_from(data.len()).expect("a receive buffer is below 4 GiB");
         let ptr = NonNull::new(data.as_mut_ptr()).expect("a vector's pointer is not null");
-        RecvBuf {
-            ptr,
-            len,
-            id: 0,
-            _room: Room::ForTags,
-            owner: Owner::Heap(Private {
+        let private = Box::new(Private {
+            lease: Lease {
                 ptr,
-                capacity: data.capacity(),
-            }),
-        }
+                len,
+                id: 0,
+                owner: Owner::Heap,
+            },
+            start: ptr,
+            capacity: data.capacity(),
+        });
+        RecvBuf(NonNull::from(Box::leak(private)).cast())
+    }
+
+    #[inline]
+    fn lease(&self) -> &Lease {
+        // SAFETY: the record is ours (rule 3), and lives as long as its pool,
+        // of which it has a reference, or for ever.
+        unsafe { self.0.as_ref() }
     }
 
     /// Drops the first `n` bytes from view.
@@ -246,16 +279,22 @@ impl RecvBuf {
     ///
     /// If there are fewer.
     pub fn advance(&mut self, n: usize) {
-        assert!(n <= self.len as usize, "advanced past the end");
-        // SAFETY: within the buffer by the assertion.
-        self.ptr = unsafe { self.ptr.add(n) };
-        self.len -= n as u32;
+        assert!(n <= self.len(), "advanced past the end");
+        if n > 0 {
+            // SAFETY: as for `lease`, and exclusively; it is not `EMPTY`, which
+            // has no byte.
+            let lease = unsafe { self.0.as_mut() };
+            // SAFETY: within the buffer by the assertion.
+            lease.ptr = unsafe { lease.ptr.add(n) };
+            lease.len -= n as u32;
+        }
     }
 
     /// Keeps the first `n` bytes only; does nothing if there are fewer.
     pub fn truncate(&mut self, n: usize) {
-        if n < self.len as usize {
-            self.len = n as u32;
+        if n < self.len() {
+            // SAFETY: as in `advance`: there is a byte.
+            unsafe { self.0.as_mut() }.len = n as u32;
         }
     }
 }
@@ -265,17 +304,19 @@ impl Deref for RecvBuf {
 
     #[inline]
     fn deref(&self) -> &[u8] {
+        let lease = self.lease();
         // SAFETY: `len` bytes from `ptr` were written, belong to this lease
-        // (rule 1) and live as long as `owner`; for an empty one the pointer
+        // (rule 1) and live as long as its owner; for an empty one the pointer
         // is dangling, which is fine for no bytes.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(lease.ptr.as_ptr(), lease.len as usize) }
     }
 }
 
 impl DerefMut for RecvBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
+        let lease = self.lease();
         // SAFETY: as for `deref`; `&mut self` makes it exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts_mut(lease.ptr.as_ptr(), lease.len as usize) }
     }
 }
 
@@ -304,8 +345,17 @@ unsafe impl IoBufMut for RecvBuf {
 impl Drop for RecvBuf {
     #[inline]
     fn drop(&mut self) {
-        if let Owner::Pool(pool) = &self.owner {
-            pool.put(self.id);
+        match self.lease().owner {
+            Owner::Pool(pool) => {
+                let id = self.lease().id;
+                // SAFETY: the reference that `Pool::lease` left in the record,
+                // which is not read again.
+                let pool = unsafe { Arc::from_raw(pool) };
+                pool.put(id);
+            }
+            // SAFETY: made from such a box by `private`, and used no more.
+            Owner::Heap => drop(unsafe { Box::from_raw(self.0.cast::<Private>().as_ptr()) }),
+            Owner::Nobody => {}
         }
     }
 }
@@ -343,7 +393,14 @@ mod tests {
         lease.truncate(2);
         assert_eq!(&*lease, [2, 3]);
         assert!(RecvBuf::empty().is_empty());
-        assert_eq!(size_of::<RecvBuf>(), 32);
-        assert_eq!(size_of::<Option<crate::op::Completion>>(), 32);
+        lease.advance(0);
+        lease.advance(2);
+        assert!(lease.is_empty());
+        let mut nothing = RecvBuf::empty();
+        nothing.advance(0);
+        nothing.truncate(0);
+        assert!(nothing.is_empty());
+        assert_eq!(size_of::<RecvBuf>(), size_of::<usize>());
+        assert_eq!(size_of::<Option<crate::op::Completion>>(), 16);
     }
 }
