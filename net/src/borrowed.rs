@@ -8,10 +8,9 @@
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
-use isochrome_runtime::op::{Interest, Port, poll_budget};
+use isochrome_runtime::op::{Interest, poll_budget};
 use socket2::SockRef;
 
 use crate::family::Family;
@@ -22,13 +21,6 @@ const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// UIO_MAXIOV of linux/uio.h: sendmsg(2) refuses more.
 const MOST_SLICES: usize = 1024;
-
-/// Where those wait who transfer past the ports of a connection.
-#[derive(Default)]
-pub(crate) struct Aside {
-    room: OnceLock<Port>,
-    look: OnceLock<Port>,
-}
 
 impl<F: Family> StreamSocket<F> {
     /// Sends some of the borrowed bytes, and says how many: for a single
@@ -148,11 +140,7 @@ impl<F: Family> StreamSocket<F> {
         send: impl Fn(&SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         // Without a port as long as there is always room.
-        if self
-            .aside
-            .get()
-            .is_none_or(|aside| aside.room.get().is_none())
-        {
+        if !self.ports.has_aside() {
             loop {
                 ready!(poll_budget(cx));
                 match send(&self.socket()) {
@@ -162,20 +150,8 @@ impl<F: Family> StreamSocket<F> {
                 }
             }
         }
-        let room = self.room();
+        let room = self.ports.send_aside();
         room.poll_io(cx, Interest::Write, |_| send(&self.socket()))
-    }
-
-    /// The port of the wait for room: made for those who have to wait.
-    pub(crate) fn room(&self) -> &Port {
-        let room = &self.aside.get_or_init(Box::default).room;
-        room.get_or_init(|| Port::new(self.descriptor().clone()))
-    }
-
-    /// The port of reads that are made past the receiving one.
-    pub(crate) fn look(&self) -> &Port {
-        let look = &self.aside.get_or_init(Box::default).look;
-        look.get_or_init(|| Port::new(self.descriptor().clone()))
     }
 }
 

@@ -25,7 +25,7 @@ impl<F: Family> StreamSocket<F> {
         &'a self,
         buf: &'a mut [u8],
     ) -> impl Future<Output = io::Result<usize>> + Send + 'a {
-        let mut waiter = self.recv.waiter();
+        let mut waiter = self.ports.recv().waiter();
         poll_fn(move |cx| {
             if buf.is_empty() {
                 return Poll::Ready(Ok(0));
@@ -44,7 +44,7 @@ impl<F: Family> StreamSocket<F> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.recv.poll_peek(cx, buf)
+        self.ports.recv().poll_peek(cx, buf)
     }
 
     /// Reads what is there at this moment, without waiting. 0 is the end of
@@ -62,7 +62,7 @@ impl<F: Family> StreamSocket<F> {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.recv.try_recv(buf)
+        self.ports.recv().try_recv(buf)
     }
 
     /// Fills `buf`.
@@ -96,7 +96,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// As for [`recv`](StreamSocket::recv).
     pub async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let mut waiter = self.recv.waiter();
+        let mut waiter = self.ports.recv().waiter();
         poll_fn(|cx| self.fill(bufs, |buf| waiter.poll_recv(cx, buf))).await
     }
 
@@ -111,7 +111,7 @@ impl<F: Family> StreamSocket<F> {
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.fill(bufs, |buf| self.recv.poll_recv(cx, buf))
+        self.fill(bufs, |buf| self.ports.recv().poll_recv(cx, buf))
     }
 
     /// Waits for the first bytes by `poll`, and takes what else is there.
@@ -130,7 +130,7 @@ impl<F: Family> StreamSocket<F> {
             if !full {
                 break;
             }
-            match self.recv.try_recv(buf) {
+            match self.ports.recv().try_recv(buf) {
                 Ok(n) => {
                     filled += n;
                     full = n == buf.len();
@@ -139,7 +139,7 @@ impl<F: Family> StreamSocket<F> {
                 // What was read goes first. (The end is there for the next
                 // read too.)
                 Err(e) => {
-                    self.recv.put_error_back(e);
+                    self.ports.recv().put_error_back(e);
                     break;
                 }
             }

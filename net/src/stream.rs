@@ -7,15 +7,14 @@ use std::marker::PhantomData;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use isochrome_runtime::Descriptor;
 use isochrome_runtime::buf::{Gather, IoBuf, IoBufMut, RecvBuf};
-use isochrome_runtime::op::{Op, Port, SendBuf, Yield, poll_budget};
+use isochrome_runtime::op::{Op, Ports, SendBuf, Yield, poll_budget};
 use socket2::SockRef;
 
-use crate::borrowed::Aside;
 use crate::datagram::blocking;
 use crate::family::Family;
 use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
@@ -32,23 +31,18 @@ use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 /// reset, as with std; but on the proactor what was received ahead, and waits
 /// here, is not unread to the kernel.
 pub struct StreamSocket<F> {
-    pub(crate) recv: Port,
-    pub(crate) send: Port,
-    /// In a box, because few need it: a task that serves a connection has it
-    /// in its future, and may have it there several times.
-    pub(crate) aside: OnceLock<Box<Aside>>,
+    /// One word: a task that serves a connection has it in its future, and may
+    /// have it there several times.
+    pub(crate) ports: Ports,
     family: PhantomData<fn() -> F>,
 }
 
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<crate::TcpStream>() <= 32);
+const _: () = assert!(size_of::<crate::TcpStream>() == size_of::<usize>());
 
 impl<F: Family> StreamSocket<F> {
     pub(crate) fn on(descriptor: Arc<Descriptor>) -> StreamSocket<F> {
         StreamSocket {
-            recv: Port::new(descriptor.clone()),
-            send: Port::new(descriptor),
-            aside: OnceLock::new(),
+            ports: Ports::new(descriptor),
             family: PhantomData,
         }
     }
@@ -65,7 +59,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// What recv(2) answers; a reset, mostly.
     pub fn recv(&self) -> impl Future<Output = io::Result<RecvBuf>> + Send + '_ {
-        let mut waiter = self.recv.waiter();
+        let mut waiter = self.ports.recv().waiter();
         poll_fn(move |cx| waiter.poll_lease(cx))
     }
 
@@ -76,7 +70,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// As for `recv`.
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
-        self.recv.poll_lease(cx)
+        self.ports.recv().poll_lease(cx)
     }
 
     /// Reads into borrowed memory, and returns how many bytes: straight into
@@ -92,7 +86,7 @@ impl<F: Family> StreamSocket<F> {
         &'a self,
         buf: &'a mut [u8],
     ) -> impl Future<Output = io::Result<usize>> + Send + 'a {
-        let mut waiter = self.recv.waiter();
+        let mut waiter = self.ports.recv().waiter();
         poll_fn(move |cx| {
             if buf.is_empty() {
                 return Poll::Ready(Ok(0));
@@ -116,12 +110,12 @@ impl<F: Family> StreamSocket<F> {
             // that is quicker than its reader has paused it, is received
             // without a copy: see "Borrowed reads" in ARCHITECTURE.md.
             ready!(poll_budget(cx));
-            match self.recv.try_recv(buf) {
+            match self.ports.recv().try_recv(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
         }
-        self.recv.poll_recv(cx, buf)
+        self.ports.recv().poll_recv(cx, buf)
     }
 
     /// Reads into a buffer that is handed over, as completion users know it,
@@ -149,7 +143,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// What send(2) answers. A broken pipe is an error, never a signal.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> + Send {
-        self.send.send(buf, false)
+        self.ports.send().send(buf, false)
     }
 
     /// Sends all bytes, and hands the buffer back.
@@ -163,7 +157,7 @@ impl<F: Family> StreamSocket<F> {
     /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
-        all_of(buf.bytes().len(), self.send.send(buf, true))
+        all_of(buf.bytes().len(), self.ports.send().send(buf, true))
     }
 
     /// Sends all bytes without copying them into the kernel, where the driver,
@@ -183,7 +177,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     pub fn send_zc<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
-        all_of(buf.bytes().len(), self.send.send_zc(buf))
+        all_of(buf.bytes().len(), self.ports.send().send_zc(buf))
     }
 
     /// Sends all bytes of several buffers, one after another, and hands them
@@ -201,7 +195,7 @@ impl<F: Family> StreamSocket<F> {
         if data.is_empty() {
             return (Ok(()), data.into_inner());
         }
-        let (completion, op) = self.send.run(Op::SendVectored(data)).await;
+        let (completion, op) = self.ports.send().run(Op::SendVectored(data)).await;
         let Op::SendVectored(data) = op else {
             unreachable!("a port gives back the operation it was given")
         };
@@ -262,27 +256,24 @@ impl<F: Family> StreamSocket<F> {
 
     /// The connection itself, blocking, and what was received and not taken.
     pub(crate) async fn leave(self) -> io::Result<(OwnedFd, Vec<u8>)> {
-        let StreamSocket {
-            recv, send, aside, ..
-        } = self;
-        // These bring nothing.
-        drop((send, aside));
-        let descriptor = recv.descriptor().clone();
         let mut received = Vec::new();
-        for completion in recv.recall().await {
+        // The other ports bring nothing.
+        for completion in self.ports.recv().recall().await {
             if let Yield::Buf(lease) = completion? {
                 received.extend_from_slice(&lease);
             }
         }
+        let descriptor = self.descriptor().clone();
+        drop(self);
         Ok((blocking(descriptor).await?, received))
     }
 
     pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
-        self.recv.descriptor()
+        self.ports.descriptor()
     }
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&**self.recv.descriptor())
+        SockRef::from(&**self.ports.descriptor())
     }
 }
 
@@ -305,13 +296,13 @@ fn all_of<B: IoBuf>(
 
 impl<F> AsFd for StreamSocket<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.recv.descriptor().as_fd()
+        self.ports.descriptor().as_fd()
     }
 }
 
 impl<F> AsRawFd for StreamSocket<F> {
     fn as_raw_fd(&self) -> RawFd {
-        self.recv.descriptor().as_raw_fd()
+        self.ports.descriptor().as_raw_fd()
     }
 }
 

@@ -90,7 +90,7 @@ impl TcpStream {
     ) -> io::Result<TcpStream> {
         let stream = TcpStream::on(descriptor);
         let address = Box::new(Address::from(to));
-        let (connected, _) = stream.send.run(Op::Connect(address)).await;
+        let (connected, _) = stream.ports.send().run(Op::Connect(address)).await;
         connected.map(|_| stream)
     }
 

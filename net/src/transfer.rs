@@ -143,14 +143,14 @@ async fn spliced<F: Family>(
     to: &StreamSocket<F>,
     sent: &mut u64,
 ) -> io::Result<()> {
-    let runtime = to.send.descriptor().runtime();
+    let runtime = to.ports.descriptor().runtime();
     let (reading, writing) = call::pipe()?;
     // As large as we may.
     let _ = call::set_pipe_size(writing.as_fd(), CHUNK);
     let reading = Descriptor::blocking(reading, runtime)?;
     let fill = Port::new(Descriptor::blocking(writing, runtime)?);
     // Apart from the port for sending, which knows its own attempts only.
-    let room = Port::new(to.send.descriptor().clone());
+    let room = Port::new(to.ports.descriptor().clone());
     while *sent < len {
         let op = FileOp::Splice {
             from: file.descriptor().clone(),
@@ -182,7 +182,7 @@ async fn empty<F: Family>(
     to: &StreamSocket<F>,
     room: &Port,
 ) -> io::Result<usize> {
-    let descriptor = to.send.descriptor();
+    let descriptor = to.ports.descriptor();
     if descriptor.by_readiness() {
         let call = |fd: BorrowedFd<'_>| call::splice(from.as_fd(), fd, len);
         return poll_fn(|cx| room.poll_io(cx, Interest::Write, call)).await;
@@ -193,7 +193,7 @@ async fn empty<F: Family>(
         len: len as u32,
         keep: Some(other_end.clone()),
     };
-    to.send.file(op).await.0.map(count)
+    to.ports.send().file(op).await.0.map(count)
 }
 
 fn count(yielded: Yield) -> usize {

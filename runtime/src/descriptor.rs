@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use crate::op::Within;
 use crate::runtime::Handle;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -32,6 +33,8 @@ pub struct Descriptor {
     token: AtomicU64,
     /// Who gets `fd` in the end, if not the kernel: null, or an `Arc`.
     heir: AtomicPtr<Heir>,
+    /// The operations of its first two ports.
+    within: Within,
 }
 
 /// Waits for a descriptor that is still in use.
@@ -110,6 +113,7 @@ impl Descriptor {
             home: AtomicU32::new(NOWHERE),
             token: AtomicU64::new(NO_TOKEN),
             heir: AtomicPtr::new(ptr::null_mut()),
+            within: Within::new(),
         })
     }
 
@@ -190,6 +194,11 @@ impl Descriptor {
     #[inline]
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    #[inline]
+    pub(crate) fn within(&self) -> &Within {
+        &self.within
     }
 
     /// The worker that it is registered with. The first to ask decides.

@@ -134,7 +134,7 @@ impl UnixStream {
             let message = "descriptors travel with bytes: send at least one";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let mut waiter = self.room().waiter();
+        let mut waiter = self.ports.send_aside().waiter();
         let mut call = |fd: BorrowedFd<'_>| fds::send(fd, data, None, descriptors);
         poll_fn(move |cx| waiter.poll_io(cx, Interest::Write, &mut call)).await
     }
@@ -157,13 +157,13 @@ impl UnixStream {
         &self,
         buf: &mut [u8],
     ) -> io::Result<(usize, io::Result<Vec<OwnedFd>>)> {
-        let mut ahead = self.recv.waiter();
-        let mut waiter = self.look().waiter();
+        let mut ahead = self.ports.recv().waiter();
+        let mut waiter = self.ports.recv_aside().waiter();
         poll_fn(move |cx| {
             if buf.is_empty() {
                 return Poll::Ready(Ok((0, Ok(Vec::new()))));
             }
-            if self.recv.is_ahead() {
+            if self.ports.recv().is_ahead() {
                 let bytes = ahead.poll_recv(cx, buf);
                 return bytes.map_ok(|n| (n, Ok(Vec::new())));
             }

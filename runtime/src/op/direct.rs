@@ -9,13 +9,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For, Place};
 use super::port::leave;
 use super::slot::Slot;
-use super::{Interest, Op, Port, Waiter, ready, sys};
+use super::{Interest, Op, Waiter, ready, sys};
 use crate::budget;
 
 impl Waiter<'_> {
@@ -64,7 +63,7 @@ fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
     }
 }
 
-impl Port {
+impl Slot {
     /// As [`Waiter::poll_io`], for a single user: only the last waker is kept.
     ///
     /// # Errors
@@ -76,7 +75,7 @@ impl Port {
         interest: Interest,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        poll_io(self.slot(), None, cx, interest, call)
+        poll_io(self, None, cx, interest, call)
     }
 
     /// As [`Waiter::poll_ready`], for a single user: only the last waker is
@@ -91,7 +90,7 @@ impl Port {
 }
 
 fn poll_io<T>(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     mut place: Place<'_>,
     cx: &mut Context<'_>,
     interest: Interest,
@@ -99,12 +98,12 @@ fn poll_io<T>(
 ) -> Poll<io::Result<T>> {
     loop {
         ready!(budget::poll_remaining(cx));
-        if slot.descriptor.runtime().shared().is_closing() {
+        if slot.descriptor().runtime().shared().is_closing() {
             return Poll::Ready(Err(ready::ended()));
         }
         let word = ready!(poll_word(slot, &mut place, interest, cx))?;
         budget::spend();
-        match call(slot.descriptor.as_fd()) {
+        match call(slot.descriptor().as_fd()) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => word.was_wrong(),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             result => {
@@ -142,7 +141,7 @@ impl Drop for Word<'_> {
 
 /// Takes the word, or waits for it.
 fn poll_word<'a>(
-    slot: &'a Arc<Slot>,
+    slot: &'a Slot,
     place: &mut Place<'_>,
     interest: Interest,
     cx: &mut Context<'_>,
@@ -167,7 +166,7 @@ fn poll_word<'a>(
         }
         state.start(Op::Edges(interest), false, slot.here());
         drop(state);
-        slot.descriptor.runtime().submit(slot);
+        slot.descriptor().runtime().submit(slot);
         state = slot.lock();
     }
 }

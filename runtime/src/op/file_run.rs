@@ -4,25 +4,24 @@ use std::fmt;
 use std::future::Future;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::line::ANYONE;
-use super::port::{Port, give_up, poll_owned, submit};
+use super::port::{give_up, poll_owned, submit};
 use super::slot::Slot;
 use super::{Completion, FileOp, InFlight, Op, Yield};
 use crate::budget;
 
-/// The future of [`Port::file`].
+/// The future of [`Slot::file`].
 #[must_use = "futures do nothing unless polled"]
 pub struct FileRun<'a> {
-    slot: &'a Arc<Slot>,
+    slot: &'a Slot,
     op: Option<FileOp>,
     submitted: bool,
     number: u32,
 }
 
-impl Port {
+impl Slot {
     /// Carries out an operation on a file: at once if it is said not to wait,
     /// else by the driver or on the blocking pool. Gives the result and the
     /// operation with its buffers back, also if the pool is full or the
@@ -32,7 +31,7 @@ impl Port {
     /// the future abandons the operation; a thread that has begun it goes on.
     pub fn file(&self, op: FileOp) -> FileRun<'_> {
         FileRun {
-            slot: self.slot(),
+            slot: self,
             op: Some(op),
             submitted: false,
             number: ANYONE,
@@ -47,13 +46,13 @@ impl Future for FileRun<'_> {
         let this = &mut *self;
         if let Some(op) = &mut this.op {
             ready!(budget::poll_remaining(cx));
-            if let Some(result) = op.try_inline(this.slot.descriptor.as_raw_fd()) {
+            if let Some(result) = op.try_inline(this.slot.descriptor().as_raw_fd()) {
                 budget::spend();
                 let op = this.op.take().expect("just used");
                 return Poll::Ready((result.map(Yield::Done), op));
             }
         }
-        let pooled = this.slot.descriptor.by_readiness();
+        let pooled = this.slot.descriptor().by_readiness();
         let op = || Op::File(this.op.take().expect("polled after completion"));
         let (number, submitted) = (&mut this.number, &mut this.submitted);
         let owned = poll_owned(this.slot, number, submitted, cx, op, |slot| match pooled {
@@ -69,10 +68,10 @@ impl Future for FileRun<'_> {
 }
 
 /// Hands the operation in the slot to the blocking pool.
-fn to_pool(slot: &Arc<Slot>) {
+fn to_pool(slot: &Slot) {
     slot.lock().life.sent_to_nobody();
-    let op = InFlight::new(slot.clone());
-    slot.descriptor.runtime().shared().blocking.carry_out(op);
+    let op = InFlight::new(slot);
+    slot.descriptor().runtime().shared().blocking.carry_out(op);
 }
 
 impl Drop for FileRun<'_> {

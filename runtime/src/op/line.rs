@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-/// Whoever polls without a place of their own ([`Port::poll_next`]): there is
+/// Whoever polls without a place of their own ([`Slot::poll_next`]): there is
 /// one such place, and the last to poll has it.
 ///
-/// [`Port::poll_next`]: super::Port::poll_next
+/// [`Slot::poll_next`]: super::Slot::poll_next
 pub(super) const ANYONE: u32 = 0;
 
 /// The number of a user's place, which gets one when it first waits; `None`
@@ -32,7 +32,6 @@ pub(super) enum For {
 ///
 /// Waking takes the waker and leaves the place: who was woken keeps it until
 /// they poll again, or go away.
-#[derive(Default)]
 pub(crate) struct Line {
     first: Option<Spot>,
     /// Made when a second one comes, and kept.
@@ -48,6 +47,14 @@ struct Spot {
 }
 
 impl Line {
+    pub(super) const fn new() -> Line {
+        Line {
+            first: None,
+            rest: None,
+            last_number: 0,
+        }
+    }
+
     /// Waits at a place: where it is, if it is in the line, or at the end.
     /// Returns the waker that was there, to be dropped outside of the lock.
     #[must_use]

@@ -2,14 +2,13 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::attempt::{self, Attempt};
 use super::line::{For, Place};
 use super::port::poll_take;
 use super::slot::{Slot, State, Taken};
-use super::{Interest, Op, Port, Waiter, Yield, ready};
+use super::{Interest, Op, Waiter, Yield, ready};
 use crate::budget;
 
 impl Waiter<'_> {
@@ -25,7 +24,7 @@ impl Waiter<'_> {
     }
 }
 
-impl Port {
+impl Slot {
     /// As [`Waiter::poll_peek`], for a single user: only the last waker is
     /// kept.
     ///
@@ -33,7 +32,7 @@ impl Port {
     ///
     /// As for `Waiter::poll_peek`.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        poll_peek(self.slot(), None, cx, buf)
+        poll_peek(self, None, cx, buf)
     }
 
     /// Receives what is there at this moment, if anything is, into borrowed
@@ -46,11 +45,11 @@ impl Port {
     /// is there when the driver has had its turn. Else what the receive
     /// answers.
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let slot = self.slot();
-        if slot.descriptor.runtime().shared().is_closing() {
+        let slot = self;
+        if slot.descriptor().runtime().shared().is_closing() {
             return Err(ready::ended());
         }
-        let fd = slot.descriptor.as_raw_fd();
+        let fd = slot.descriptor().as_raw_fd();
         let mut state = slot.lock();
         while state.has_completions() && state.is_anyones() {
             let taken = state.take_into(buf);
@@ -68,11 +67,11 @@ impl Port {
                 Some(Taken::Whole(Ok(_))) | None => {}
             }
         }
-        let tried = if slot.descriptor.by_readiness() {
+        let tried = if slot.descriptor().by_readiness() {
             if !state.is_for(Interest::Read) {
                 return Err(would_block());
             }
-            let tcp = slot.descriptor.is_tcp();
+            let tcp = slot.descriptor().is_tcp();
             state.try_once(tcp, || attempt::recv_into(fd, buf))
         } else if state.is_idle() {
             // Under the lock, so that no receive is submitted meanwhile.
@@ -86,10 +85,10 @@ impl Port {
         tried.unwrap_or_else(|| Err(would_block()))
     }
 
-    /// Puts back an error that [`try_recv`](Port::try_recv) answered, for the
+    /// Puts back an error that [`try_recv`](Slot::try_recv) answered, for the
     /// next who receives: sockets tell of it once.
     pub fn put_error_back(&self, error: io::Error) {
-        let mut state = self.slot().lock();
+        let mut state = self.lock();
         state.push(Err(error));
         let crowd = state.line.crowd();
         drop(state);
@@ -102,12 +101,12 @@ fn would_block() -> io::Error {
 }
 
 fn poll_peek(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     mut place: Place<'_>,
     cx: &mut Context<'_>,
     buf: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    if slot.descriptor.by_readiness() {
+    if slot.descriptor().by_readiness() {
         return ready::poll(slot, place, For::Any, Interest::Read, cx, |fd| {
             attempt::peek_into(fd, buf)
         });

@@ -31,8 +31,9 @@
 //! | file | concept |
 //! |---|---|
 //! | `slot` | an operation shared by its two sides: [`InFlight`] is the driver's |
+//! | `owner` | who keeps a slot alive, and where it lies |
 //! | `lifecycle` | where the operation is: a pure state |
-//! | `port`, `send` | the asking side |
+//! | `port`, `ports`, `send` | the asking side |
 //! | `flight` | what a slot needs while something is in flight |
 //! | `line` | who waits |
 //! | `ready` | how operations are carried out where the driver works by readiness |
@@ -74,7 +75,9 @@ mod flight;
 mod lifecycle;
 mod line;
 mod look;
+mod owner;
 mod port;
+mod ports;
 mod readiness;
 mod ready;
 mod recall;
@@ -89,10 +92,11 @@ pub use file::{FileOp, Inline, Stat, closed};
 pub use file_run::FileRun;
 pub use file_sys::{STAT_MASK, stat_flags};
 pub(crate) use flight::Flights;
+pub(crate) use owner::{SlotRef, Within};
 pub use port::{Port, Run, Waiter};
+pub use ports::Ports;
 pub use send::SendBuf;
-pub use slot::InFlight;
-pub(crate) use slot::Slot;
+pub use slot::{InFlight, Slot};
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use super::attempt::{self, Attempt};
 use super::line::{ANYONE, For, Place};
+use super::owner::SlotRef;
 use super::ready;
 use super::slot::{Landed, Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
@@ -17,7 +19,8 @@ use crate::budget;
 use crate::buf::RecvBuf;
 use crate::descriptor::Descriptor;
 
-/// A place for one operation at a time on one descriptor.
+/// A place for one operation at a time on one descriptor; what it can do is
+/// said at [`Slot`].
 ///
 /// A socket has one port for each direction. The port is made once and used
 /// for every operation, so that an operation allocates nothing. It can be used
@@ -25,33 +28,37 @@ use crate::descriptor::Descriptor;
 /// [`Waiter`] or a [`Run`] of their own.
 ///
 /// Dropping it abandons what is in flight (see the [module](super)).
-pub struct Port {
-    slot: Arc<Slot>,
-}
+pub struct Port(SlotRef);
 
 impl Port {
-    /// Makes a port on `descriptor`.
+    /// Makes a port on `descriptor`. The first two of a descriptor take no
+    /// memory of their own.
     pub fn new(descriptor: Arc<Descriptor>) -> Port {
-        Port {
-            slot: Slot::new(descriptor),
-        }
+        Port(SlotRef::new(descriptor))
     }
+}
 
+impl Deref for Port {
+    type Target = Slot;
+
+    #[inline]
+    fn deref(&self) -> &Slot {
+        self.0.slot()
+    }
+}
+
+impl Slot {
     /// The descriptor that it operates on.
     #[inline]
     pub fn descriptor(&self) -> &Arc<Descriptor> {
-        &self.slot.descriptor
-    }
-
-    pub(super) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
+        self.home.get()
     }
 
     /// Whether an operation is in flight, or what it brought was not taken yet:
     /// what is received past this port would overtake that. Never where the
     /// driver works by readiness.
     pub fn is_ahead(&self) -> bool {
-        !self.slot.descriptor.by_readiness() && !self.slot.lock().is_idle()
+        !self.descriptor().by_readiness() && !self.lock().is_idle()
     }
 
     /// Carries out a one-shot operation: waits for its turn, submits, and
@@ -62,7 +69,7 @@ impl Port {
     /// operation is abandoned and the port stays usable.
     pub fn run(&self, op: Op) -> Run<'_> {
         Run {
-            slot: &self.slot,
+            slot: self,
             op: Some(op),
             submitted: false,
             begun: false,
@@ -74,7 +81,7 @@ impl Port {
     #[inline]
     pub fn waiter(&self) -> Waiter<'_> {
         Waiter {
-            slot: &self.slot,
+            slot: self,
             number: ANYONE,
         }
     }
@@ -83,39 +90,39 @@ impl Port {
     /// kept.
     #[inline]
     pub fn poll_next(&self, cx: &mut Context<'_>, op: impl Fn() -> Op) -> Poll<Completion> {
-        poll_next(&self.slot, None, cx, op)
+        poll_next(self, None, cx, op)
     }
 
     /// As [`Waiter::poll_lease`], for a single user: only the last waker is
     /// kept.
     #[inline]
     pub fn poll_lease(&self, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
-        poll_lease(&self.slot, None, cx)
+        poll_lease(self, None, cx)
     }
 
     /// As [`Waiter::poll_recv`], for a single user: only the last waker is
     /// kept.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        poll_recv(&self.slot, None, cx, buf)
+        poll_recv(self, None, cx, buf)
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
-        abandon(&self.slot);
+        abandon(self);
     }
 }
 
 impl fmt::Debug for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Port").field(&self.slot).finish()
+        f.debug_tuple("Port").field(&**self).finish()
     }
 }
 
 /// One user's place at a [`Port`]. Dropping it gives the place up, and loses
 /// nothing: completions wait in the port.
 pub struct Waiter<'a> {
-    pub(super) slot: &'a Arc<Slot>,
+    pub(super) slot: &'a Slot,
     pub(super) number: u32,
 }
 
@@ -167,11 +174,11 @@ impl fmt::Debug for Waiter<'_> {
 
 #[inline]
 fn poll_lease(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     mut place: Place<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<RecvBuf>> {
-    if slot.descriptor.by_readiness() {
+    if slot.descriptor().by_readiness() {
         return ready::poll(slot, place, For::Any, Interest::Read, cx, recv(slot));
     }
     loop {
@@ -188,21 +195,21 @@ fn poll_lease(
 
 /// The attempt to receive into a buffer of this thread's.
 #[inline]
-fn recv(slot: &Arc<Slot>) -> impl Fn(RawFd) -> Attempt<RecvBuf> {
+fn recv(slot: &Slot) -> impl Fn(RawFd) -> Attempt<RecvBuf> {
     |fd| {
-        let runtime = slot.descriptor.runtime();
+        let runtime = slot.descriptor().runtime();
         runtime.with_pool(|pool| attempt::recv(fd, pool))
     }
 }
 
 #[inline]
 fn poll_next(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     place: Place<'_>,
     cx: &mut Context<'_>,
     op: impl Fn() -> Op,
 ) -> Poll<Completion> {
-    if slot.descriptor.by_readiness() {
+    if slot.descriptor().by_readiness() {
         return poll_ready(slot, place, For::Any, cx, &mut op(), &mut false);
     }
     ready!(budget::poll_remaining(cx));
@@ -210,12 +217,12 @@ fn poll_next(
 }
 
 fn poll_recv(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     mut place: Place<'_>,
     cx: &mut Context<'_>,
     buf: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    if slot.descriptor.by_readiness() {
+    if slot.descriptor().by_readiness() {
         return ready::poll(slot, place, For::Any, Interest::Read, cx, |fd| {
             attempt::recv_into(fd, buf)
         });
@@ -239,7 +246,7 @@ fn poll_recv(
 /// Carries `op` out where the driver works by readiness.
 #[inline]
 fn poll_ready(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     place: Place<'_>,
     what: For,
     cx: &mut Context<'_>,
@@ -279,7 +286,7 @@ fn poll_ready(
 
 /// Takes something out of the slot, after submitting `op` if it is idle.
 pub(super) fn poll_take<T>(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     place: Place<'_>,
     cx: &mut Context<'_>,
     op: impl Fn() -> Op,
@@ -308,7 +315,7 @@ pub(super) fn poll_take<T>(
         drop(state);
         // Before the waker is left there: an operation that completes at once
         // wakes nobody.
-        slot.descriptor.runtime().submit(slot);
+        slot.descriptor().runtime().submit(slot);
         state = slot.lock();
     }
     let Some(taken) = state.is_anyones().then(|| take(&mut state)).flatten() else {
@@ -343,7 +350,7 @@ pub(super) fn leave(slot: &Slot, number: u32) {
 fn leave_line(slot: &Slot, number: u32) {
     let mut state = slot.lock();
     let left = state.line.leave(number);
-    let turn = match slot.descriptor.by_readiness() {
+    let turn = match slot.descriptor().by_readiness() {
         true => state.line.turn(),
         false => state.turn(),
     };
@@ -354,7 +361,7 @@ fn leave_line(slot: &Slot, number: u32) {
     }
 }
 
-fn abandon(slot: &Arc<Slot>) {
+pub(super) fn abandon(slot: &Slot) {
     let mut state = slot.lock();
     let leftover = state.abandon();
     let turn = state.turn();
@@ -362,17 +369,17 @@ fn abandon(slot: &Arc<Slot>) {
     let in_flight = leftover.in_flight;
     drop(leftover);
     if in_flight {
-        slot.descriptor.runtime().cancel(slot);
+        slot.descriptor().runtime().cancel(slot);
     }
     if let Some(turn) = turn {
         turn.wake();
     }
 }
 
-/// The future of [`Port::run`].
+/// The future of [`Slot::run`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Run<'a> {
-    slot: &'a Arc<Slot>,
+    slot: &'a Slot,
     op: Option<Op>,
     /// A driver that works by completion has it.
     submitted: bool,
@@ -388,7 +395,7 @@ impl Future for Run<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let run = &mut *self;
-        if !run.slot.descriptor.by_readiness() {
+        if !run.slot.descriptor().by_readiness() {
             let op = || run.op.take().expect("polled after completion");
             let (number, submitted) = (&mut run.number, &mut run.submitted);
             let owned = poll_owned(run.slot, number, submitted, cx, op, submit);
@@ -411,20 +418,20 @@ impl Future for Run<'_> {
 
 /// Hands the operation in the slot to a driver.
 #[inline]
-pub(super) fn submit(slot: &Arc<Slot>) {
-    slot.descriptor.runtime().submit(slot);
+pub(super) fn submit(slot: &Slot) {
+    slot.descriptor().runtime().submit(slot);
 }
 
 /// Carries out a one-shot operation, made by `op` when its turn has come, and
 /// handed by `submit` to who carries it out and completes it.
 #[inline]
 pub(super) fn poll_owned(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     number: &mut u32,
     submitted: &mut bool,
     cx: &mut Context<'_>,
     op: impl FnOnce() -> Op,
-    submit: impl FnOnce(&Arc<Slot>),
+    submit: impl FnOnce(&Slot),
 ) -> Poll<(Completion, Landed)> {
     ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
@@ -464,7 +471,7 @@ pub(super) fn poll_owned(
 
 /// Whoever carried out a one-shot operation goes away.
 #[inline]
-pub(super) fn give_up(slot: &Arc<Slot>, submitted: bool, number: u32) {
+pub(super) fn give_up(slot: &Slot, submitted: bool, number: u32) {
     if submitted {
         abandon(slot);
     } else {

@@ -20,7 +20,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::attempt::Attempt;
@@ -39,7 +38,7 @@ const SHARE: usize = 32;
 /// line, or with none.
 #[inline]
 pub(super) fn poll<T>(
-    slot: &Arc<Slot>,
+    slot: &Slot,
     mut place: Place<'_>,
     what: For,
     interest: Interest,
@@ -47,11 +46,11 @@ pub(super) fn poll<T>(
     mut attempt: impl FnMut(RawFd) -> Attempt<T>,
 ) -> Poll<io::Result<T>> {
     ready!(budget::poll_remaining(cx));
-    if slot.descriptor.runtime().shared().is_closing() {
+    if slot.descriptor().runtime().shared().is_closing() {
         return Poll::Ready(Err(ended()));
     }
-    let fd = slot.descriptor.as_raw_fd();
-    let tcp = slot.descriptor.is_tcp();
+    let fd = slot.descriptor().as_raw_fd();
+    let tcp = slot.descriptor().is_tcp();
     let mut state = slot.lock();
     // Nothing but a system call in the common case.
     let mut left = None;
@@ -83,7 +82,7 @@ pub(super) fn poll<T>(
             // The edges of the other direction end first.
             if state.life.disarm() {
                 drop(state);
-                slot.descriptor.runtime().cancel(slot);
+                slot.descriptor().runtime().cancel(slot);
                 state = slot.lock();
                 continue;
             }
@@ -110,7 +109,7 @@ pub(super) fn poll<T>(
         state.start(Op::Edges(interest), false, slot.here());
         drop(state);
         drop(old);
-        slot.descriptor.runtime().submit(slot);
+        slot.descriptor().runtime().submit(slot);
         state = slot.lock();
     };
     let Some(result) = done else {

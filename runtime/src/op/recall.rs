@@ -6,20 +6,20 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::line::For;
-use super::{Completion, Port};
+use super::{Completion, Slot};
 
-impl Port {
+impl Slot {
     /// Ends what is in flight, and gives what it had brought and still brings
     /// until it has ended, in order: also what arrived with the cancel. The
     /// word that it was cancelled is not among it, and nothing is where the
     /// driver works by readiness.
     ///
-    /// Dropping the future drops all of that, as dropping the port does.
-    pub async fn recall(self) -> Vec<Completion> {
+    /// Dropping the future leaves it there.
+    pub async fn recall(&self) -> Vec<Completion> {
         poll_fn(|cx| self.poll_end(cx)).await;
-        let (slot, mut brought) = (self.slot(), Vec::new());
+        let mut brought = Vec::new();
         loop {
-            let mut state = slot.lock();
+            let mut state = self.lock();
             let completion = state.pop();
             let done = state.take_finished();
             drop(state);
@@ -34,8 +34,8 @@ impl Port {
 
     /// Ready when nothing is in flight.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let slot = self.slot();
-        let mut state = slot.lock();
+        let slot = self;
+        let mut state = self.lock();
         if !state.life.is_in_flight() {
             return Poll::Ready(());
         }
@@ -45,7 +45,7 @@ impl Port {
         drop(state);
         drop(old);
         if to_cancel {
-            slot.descriptor.runtime().cancel(slot);
+            slot.descriptor().runtime().cancel(slot);
         }
         Poll::Pending
     }

@@ -4,19 +4,18 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For};
-use super::port::{Port, give_up, poll_owned, submit};
+use super::port::{give_up, poll_owned, submit};
 use super::slot::Slot;
 use super::{Interest, Op, Yield, attempt, ready};
 use crate::buf::{IoBuf, Lent};
 
-/// The future of [`Port::send`].
+/// The future of [`Slot::send`].
 #[must_use = "futures do nothing unless polled"]
 pub struct SendBuf<'a, B: IoBuf> {
-    slot: &'a Arc<Slot>,
+    slot: &'a Slot,
     /// Lent to the operation while a driver that works by completion has it.
     buf: Option<B>,
     /// How much was sent, where the driver works by readiness.
@@ -30,7 +29,7 @@ pub struct SendBuf<'a, B: IoBuf> {
 // The buffer is never pinned: its bytes do not move with it.
 impl<B: IoBuf> Unpin for SendBuf<'_, B> {}
 
-impl Port {
+impl Slot {
     /// Sends from a buffer that is handed over, and hands it back with the
     /// number of bytes sent: of some of them, or of `all` but for an error.
     /// Nothing is copied in user space. Senders take turns in the order of
@@ -44,7 +43,7 @@ impl Port {
     #[inline]
     pub fn send<B: IoBuf>(&self, buf: B, all: bool) -> SendBuf<'_, B> {
         SendBuf {
-            slot: self.slot(),
+            slot: self,
             buf: Some(buf),
             from: 0,
             number: ANYONE,
@@ -54,7 +53,7 @@ impl Port {
         }
     }
 
-    /// As [`send`](Port::send) of all bytes, without a copy into the kernel
+    /// As [`send`](Slot::send) of all bytes, without a copy into the kernel
     /// where the driver can do that ([`Op::SendZc`]). The buffer comes back when
     /// the kernel is done with it, which is when the other end has the bytes,
     /// and the next sender waits for that.
@@ -75,7 +74,7 @@ impl<B: IoBuf> Future for SendBuf<'_, B> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let result = if this.slot.descriptor.by_readiness() {
+        let result = if this.slot.descriptor().by_readiness() {
             let bytes = this.buf.as_ref().map_or(&[][..], IoBuf::bytes);
             if bytes.is_empty() {
                 Ok(0)

@@ -16,13 +16,16 @@ use std::task::Waker;
 use super::flight::{Flight, Loan};
 use super::lifecycle::{Ended, Lifecycle};
 use super::line::Line;
+use super::owner::{Home, SlotRef};
 use super::readiness::Readiness;
 use super::{Completion, Interest, Op, Yield};
 use crate::descriptor::Descriptor;
 use crate::sync::{Mutex, MutexGuard};
 
-pub(crate) struct Slot {
-    pub(crate) descriptor: Arc<Descriptor>,
+/// Where operations are carried out, one at a time, on one descriptor: what a
+/// [`Port`](super::Port) stands for, and [`Ports`](super::Ports) have two of.
+pub struct Slot {
+    pub(super) home: Home,
     state: Mutex<State>,
 }
 
@@ -76,9 +79,13 @@ impl Named {
 }
 
 impl Slot {
-    pub(crate) fn new(descriptor: Arc<Descriptor>) -> Arc<Slot> {
-        Arc::new(Slot {
-            descriptor,
+    pub(super) const fn unclaimed() -> Slot {
+        Slot::of(Home::unclaimed())
+    }
+
+    pub(super) const fn of(home: Home) -> Slot {
+        Slot {
+            home,
             state: Mutex::new(State {
                 life: Lifecycle::new(),
                 named: None,
@@ -86,16 +93,16 @@ impl Slot {
                 interest: Interest::Read,
                 first: None,
                 flight: None,
-                line: Line::default(),
+                line: Line::new(),
             }),
-        })
+        }
     }
 
     /// The worker of this thread, whose driver is the first to be asked.
     /// (Another thread sends the operation to the descriptor's home, and says
     /// so then.)
     pub(super) fn here(&self) -> Option<usize> {
-        self.descriptor.runtime().current_worker()
+        self.descriptor().runtime().current_worker()
     }
 
     #[inline]
@@ -325,7 +332,7 @@ impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         f.debug_struct("Slot")
-            .field("descriptor", &self.descriptor)
+            .field("descriptor", self.descriptor())
             .field("life", &state.life)
             .field("named", &state.named)
             .finish_non_exhaustive()
@@ -345,22 +352,23 @@ pub(super) enum Taken {
 /// Whoever holds it keeps alive the descriptor and the memory that the
 /// operation lends; it must not be dropped while the kernel may still touch
 /// that memory. Dropping it otherwise finishes the operation with ECANCELED.
-pub struct InFlight(Option<Arc<Slot>>);
+pub struct InFlight(Option<SlotRef>);
 
 impl InFlight {
-    pub(crate) fn new(slot: Arc<Slot>) -> InFlight {
-        InFlight(Some(slot))
+    pub(crate) fn new(slot: &Slot) -> InFlight {
+        InFlight(Some(SlotRef::to(slot)))
     }
 
     #[inline]
-    pub(crate) fn slot(&self) -> &Arc<Slot> {
-        self.0.as_ref().expect("only finish and leak empty it")
+    pub(crate) fn slot(&self) -> &Slot {
+        let slot = self.0.as_ref();
+        slot.expect("only finish and leak empty it").slot()
     }
 
     /// The descriptor to operate on.
     #[inline]
     pub fn descriptor(&self) -> &Arc<Descriptor> {
-        &self.slot().descriptor
+        self.slot().descriptor()
     }
 
     /// Its number, which stays valid for as long as this value lives.
@@ -438,7 +446,7 @@ impl InFlight {
     #[inline]
     pub fn finish(mut self, completion: Completion) {
         let slot = self.0.take().expect("finished once");
-        let mut state = slot.lock();
+        let mut state = slot.slot().lock();
         if !state.is_awaited() {
             return Self::end(state, Some(completion));
         }
@@ -458,8 +466,8 @@ impl InFlight {
     /// poll submits it again.
     pub fn pause(mut self) {
         let slot = self.0.take().expect("finished once");
-        debug_assert!(slot.lock().with_op(|op| op.is_subscription()));
-        Self::end(slot.lock(), None);
+        debug_assert!(slot.slot().lock().with_op(|op| op.is_subscription()));
+        Self::end(slot.slot().lock(), None);
     }
 
     fn end(mut state: MutexGuard<'_, State>, completion: Option<Completion>) {
@@ -499,10 +507,10 @@ impl InFlight {
     /// [`Driver::shutdown`]: crate::driver::Driver::shutdown
     pub fn leak(mut self) {
         let Some(slot) = self.0.take() else { return };
-        let lends_none = slot.lock().with_op(Op::leave_memory);
-        std::mem::forget(slot.clone());
+        let lends_none = slot.slot().lock().with_op(Op::leave_memory);
+        std::mem::forget(SlotRef::to(slot.slot()));
         if lends_none {
-            Self::end(slot.lock(), Some(Err(cancelled())));
+            Self::end(slot.slot().lock(), Some(Err(cancelled())));
         }
     }
 }
@@ -514,7 +522,7 @@ fn cancelled() -> io::Error {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            Self::end(slot.lock(), Some(Err(cancelled())));
+            Self::end(slot.slot().lock(), Some(Err(cancelled())));
         }
     }
 }

@@ -4,17 +4,16 @@
 //! worker than the one it is registered with, or from a foreign thread.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::descriptor::Legacy;
-use crate::op::{InFlight, Slot};
+use crate::op::{InFlight, SlotRef};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) enum Command {
     Submit(InFlight),
     /// Cancel what is abandoned in this slot.
-    Cancel(Arc<Slot>),
+    Cancel(SlotRef),
     /// `Driver::forget` with this token.
     Forget(u64),
     /// `Driver::release` with this token.

@@ -9,7 +9,7 @@ use super::local::Worker;
 use crate::buf::Pool;
 use crate::descriptor::Legacy;
 use crate::driver::Driver;
-use crate::op::{InFlight, Slot};
+use crate::op::{InFlight, Slot, SlotRef};
 
 impl Worker {
     /// Submits on this worker's driver, if it is not at work just now and
@@ -76,7 +76,7 @@ impl Worker {
         for command in commands.drain(..) {
             match command {
                 Command::Submit(op) => {
-                    let slot = op.slot().clone();
+                    let slot = SlotRef::to(op.slot());
                     if let Err(op) = driver.submit(op) {
                         // Its home is elsewhere: some worker of this runtime
                         // submitted it here meanwhile. Send it on.
@@ -86,9 +86,9 @@ impl Worker {
                         self.runtime.shared().command(home, Command::Submit(op));
                     }
                     // Rule 3 in `op::lifecycle`.
-                    self.end_abandoned(&mut **driver, &slot);
+                    self.end_abandoned(&mut **driver, slot.slot());
                 }
-                Command::Cancel(slot) => self.end_abandoned(&mut **driver, &slot),
+                Command::Cancel(slot) => self.end_abandoned(&mut **driver, slot.slot()),
                 Command::Forget(token) => driver.forget(token),
                 Command::Release(token, legacy) => driver.release(token, legacy.fd()),
             }

@@ -15,7 +15,7 @@ use crate::color::Core;
 use crate::counter::Counter;
 use crate::descriptor::Legacy;
 use crate::driver::Unpark;
-use crate::op::{InFlight, Slot};
+use crate::op::{InFlight, Slot, SlotRef};
 use crate::runtime::{Handle, Shared};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::task::Header;
@@ -148,21 +148,21 @@ impl Shared {
 impl Handle {
     /// Hands a slot's operation to a driver: this worker's, if it can, else
     /// the one of the descriptor's home.
-    pub(crate) fn submit(&self, slot: &Arc<Slot>) {
-        let op = InFlight::new(slot.clone());
+    pub(crate) fn submit(&self, slot: &Slot) {
+        let op = InFlight::new(slot);
         let refused = Worker::with(|worker| match worker.filter(|w| w.is_of(self.shared())) {
             Some(worker) => worker.submit(op).map_err(|op| (op, worker.index())),
             None => Err((op, self.shared().any_worker())),
         });
         if let Err((op, or)) = refused {
-            let home = slot.descriptor.home(or);
+            let home = slot.descriptor().home(or);
             slot.lock().life.sent_to(home);
             self.shared().command(home, Command::Submit(op));
         }
     }
 
     /// Asks for the end of the abandoned operation of a slot.
-    pub(crate) fn cancel(&self, slot: &Arc<Slot>) {
+    pub(crate) fn cancel(&self, slot: &Slot) {
         let Some(index) = slot.lock().life.worker() else {
             // Rule 3 in `op::lifecycle`.
             return;
@@ -171,7 +171,8 @@ impl Handle {
             worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.cancel(slot))
         });
         if !here {
-            self.shared().command(index, Command::Cancel(slot.clone()));
+            self.shared()
+                .command(index, Command::Cancel(SlotRef::to(slot)));
         }
     }
 
