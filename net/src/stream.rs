@@ -157,7 +157,7 @@ impl<F: Family> StreamSocket<F> {
     /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
-        all_of(buf.bytes().len(), self.ports.send().send(buf, true))
+        all_of(self.ports.send().send(buf, true))
     }
 
     /// Sends all bytes without copying them into the kernel, where the driver,
@@ -177,7 +177,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// As for [`send`](StreamSocket::send); how much was sent is not known then.
     pub fn send_zc<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> + Send {
-        all_of(buf.bytes().len(), self.ports.send().send_zc(buf))
+        all_of(self.ports.send().send_zc(buf))
     }
 
     /// Sends all bytes of several buffers, one after another, and hands them
@@ -280,13 +280,12 @@ impl<F: Family> StreamSocket<F> {
 /// Sending that is done only when all is sent.
 #[inline]
 fn all_of<B: IoBuf>(
-    len: usize,
     mut sending: SendBuf<'_, B>,
 ) -> impl Future<Output = (io::Result<()>, B)> + Send {
     poll_fn(move |cx| {
         let (result, buf) = ready!(Pin::new(&mut sending).poll(cx));
         let result = match result {
-            Ok(n) if n == len => Ok(()),
+            Ok(n) if n == buf.bytes().len() => Ok(()),
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
             Err(e) => Err(e),
         };

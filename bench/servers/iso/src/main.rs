@@ -70,24 +70,34 @@ async fn serve(listener: std::net::TcpListener, way: Way, protocol: Protocol) ->
         match listener.accept().await {
             Ok((stream, _)) => {
                 accepted();
-                drop(spawn_apart(async move {
-                    let _ = match (protocol, way) {
-                        (Protocol::Echo, Way::Lease) => echo_lease(stream).await,
-                        (Protocol::Echo, Way::Read) => echo_read(stream).await,
-                        (Protocol::Echo, Way::Handicap) => echo_handicap(stream).await,
-                        (Protocol::Echo, Way::HandicapUser) => echo_handicap_user(stream).await,
-                        (Protocol::Delimited, Way::Read) => delimited_read(stream).await,
-                        (Protocol::Delimited, _) => delimited_lease(stream).await,
-                    };
-                    closed();
-                }));
+                // Each a task of its own type, which is as large as it needs.
+                match (protocol, way) {
+                    (Protocol::Echo, Way::Lease) => drop(spawn_apart(echo_lease(stream))),
+                    (Protocol::Echo, Way::Read) => drop(spawn_apart(echo_read(stream))),
+                    (Protocol::Echo, Way::Handicap) => drop(spawn_apart(echo_handicap(stream))),
+                    (Protocol::Echo, Way::HandicapUser) => {
+                        drop(spawn_apart(echo_handicap_user(stream)));
+                    }
+                    (Protocol::Delimited, Way::Read) => drop(spawn_apart(delimited_read(stream))),
+                    (Protocol::Delimited, _) => drop(spawn_apart(delimited_lease(stream))),
+                }
             }
             Err(_) => time::sleep(AFTER_AN_ERROR).await,
         }
     }
 }
 
+/// A connection that is served, until this is dropped.
+struct Served;
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        closed();
+    }
+}
+
 async fn echo_lease(stream: TcpStream) -> io::Result<()> {
+    let _served = Served;
     stream.set_nodelay(true)?;
     loop {
         let lease = stream.recv().await?;
@@ -99,6 +109,7 @@ async fn echo_lease(stream: TcpStream) -> io::Result<()> {
 }
 
 async fn echo_handicap(stream: TcpStream) -> io::Result<()> {
+    let _served = Served;
     stream.set_nodelay(true)?;
     loop {
         let lease = stream.recv().await?;
@@ -122,6 +133,7 @@ async fn echo_handicap(stream: TcpStream) -> io::Result<()> {
 }
 
 async fn echo_handicap_user(stream: TcpStream) -> io::Result<()> {
+    let _served = Served;
     stream.set_nodelay(true)?;
     loop {
         let lease = stream.recv().await?;
@@ -154,6 +166,7 @@ fn waste() {
 }
 
 async fn echo_read(stream: TcpStream) -> io::Result<()> {
+    let _served = Served;
     stream.set_nodelay(true)?;
     let mut buf = vec![0; BUFFER];
     loop {
@@ -169,6 +182,7 @@ async fn echo_read(stream: TcpStream) -> io::Result<()> {
 }
 
 async fn delimited_lease(stream: TcpStream) -> io::Result<()> {
+    let _served = Served;
     stream.set_nodelay(true)?;
     stream.send_all(Delimited::GREETING).await.0?;
     let mut machine = Delimited::default();
@@ -184,6 +198,7 @@ async fn delimited_lease(stream: TcpStream) -> io::Result<()> {
 }
 
 async fn delimited_read(stream: TcpStream) -> io::Result<()> {
+    let _served = Served;
     stream.set_nodelay(true)?;
     stream.send_all(Delimited::GREETING).await.0?;
     let mut machine = Delimited::default();
