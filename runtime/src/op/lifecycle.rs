@@ -47,12 +47,43 @@ pub(crate) struct Lifecycle {
     /// The worker whose driver has it, or will.
     worker: u16,
     phase: Phase,
+    marks: Marks,
+}
+
+/// What else is known of the operation, in one byte, because every idle
+/// connection has two of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks(u8);
+
+impl Marks {
+    const NONE: Marks = Marks(0);
     /// The operation is one `Run`'s.
-    owned: bool,
+    const OWNED: Marks = Marks(1);
     /// Nobody wants the result any more.
-    abandoned: bool,
+    const ABANDONED: Marks = Marks(2);
     /// It is to end, and what it brings until then is wanted.
-    recalled: bool,
+    const RECALLED: Marks = Marks(4);
+
+    #[inline]
+    fn has(self, mark: Marks) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    /// Returns whether it was there already.
+    #[inline]
+    fn add(&mut self, mark: Marks) -> bool {
+        let had = self.has(mark);
+        self.0 |= mark.0;
+        had
+    }
+
+    /// Returns whether it was there.
+    #[inline]
+    fn take(&mut self, mark: Marks) -> bool {
+        let had = self.has(mark);
+        self.0 &= !mark.0;
+        had
+    }
 }
 
 /// No driver calls an operation so.
@@ -79,9 +110,7 @@ impl Lifecycle {
             key: NO_KEY,
             worker: NOWHERE,
             phase: Phase::Idle,
-            owned: false,
-            abandoned: false,
-            recalled: false,
+            marks: Marks::NONE,
         }
     }
 
@@ -91,10 +120,8 @@ impl Lifecycle {
     pub(super) fn start(&mut self, owned: bool, worker: Option<usize>) {
         debug_assert_eq!(self.phase, Phase::Idle);
         self.phase = Phase::InFlight;
-        self.owned = owned;
+        self.marks = if owned { Marks::OWNED } else { Marks::NONE };
         self.worker = worker.map_or(NOWHERE, |index| index as u16);
-        self.abandoned = false;
-        self.recalled = false;
         self.key = NO_KEY;
     }
 
@@ -118,9 +145,8 @@ impl Lifecycle {
     /// The last completion is there.
     #[inline]
     pub(super) fn end(&mut self, subscription: bool) -> Ended {
-        self.recalled = false;
-        if self.abandoned {
-            self.abandoned = false;
+        self.marks.take(Marks::RECALLED);
+        if self.marks.take(Marks::ABANDONED) {
             self.phase = Phase::Idle;
             return Ended::Unwanted;
         }
@@ -150,8 +176,9 @@ impl Lifecycle {
     #[must_use]
     pub(super) fn abandon(&mut self) -> bool {
         let in_flight = self.phase == Phase::InFlight;
-        self.abandoned |= in_flight;
-        if !in_flight {
+        if in_flight {
+            self.marks.add(Marks::ABANDONED);
+        } else {
             self.phase = Phase::Idle;
         }
         in_flight
@@ -160,15 +187,15 @@ impl Lifecycle {
     /// As `abandon`, for what is in flight only, and said once.
     #[must_use]
     pub(super) fn disarm(&mut self) -> bool {
-        self.phase == Phase::InFlight && !std::mem::replace(&mut self.abandoned, true)
+        self.phase == Phase::InFlight && !self.marks.add(Marks::ABANDONED)
     }
 
     /// The asker wants it to end, and what it brings until then. `true`: it
     /// has to be cancelled; said once.
     #[must_use]
     pub(super) fn recall(&mut self) -> bool {
-        let goes_on = self.phase == Phase::InFlight && !self.abandoned;
-        goes_on && !std::mem::replace(&mut self.recalled, true)
+        let goes_on = self.phase == Phase::InFlight && !self.is_abandoned();
+        goes_on && !self.marks.add(Marks::RECALLED)
     }
 
     /// The worker to be asked for the cancel; `None`: it is on its way to none
@@ -181,7 +208,7 @@ impl Lifecycle {
     /// operation in flight is still the abandoned or recalled one.
     pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
         let begun = self.key != NO_KEY && self.worker as usize == worker;
-        let to_end = self.abandoned || self.recalled;
+        let to_end = self.is_abandoned() || self.marks.has(Marks::RECALLED);
         let [low, high] = self.key.map(u64::from);
         (to_end && begun).then_some(high << 32 | low)
     }
@@ -198,18 +225,18 @@ impl Lifecycle {
 
     #[inline]
     pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned
+        self.marks.has(Marks::ABANDONED)
     }
 
     /// What is in flight is one `Run`'s.
     #[inline]
     pub(super) fn is_owned(&self) -> bool {
-        self.owned
+        self.marks.has(Marks::OWNED)
     }
 
     /// What is there is one `Run`'s, or the end of a one-shot operation.
     #[inline]
     pub(super) fn is_owned_or_finished(&self) -> bool {
-        self.owned || self.phase == Phase::Finished
+        self.is_owned() || self.phase == Phase::Finished
     }
 }
