@@ -75,8 +75,47 @@ impl Proactor {
         }
     }
 
+    /// What nearly all completions come to has a direct path here.
+    #[inline]
     pub(crate) fn complete(&mut self, entry: &cqueue::Entry) {
         let key = Key::from_raw(entry.user_data());
+        let more = cqueue::more(entry.flags());
+        let received = more && entry.result() > 0;
+        let sent = usize::try_from(entry.result()).unwrap_or(0);
+        let (buffers, cancels) = (&mut self.buffers, &mut self.cancels);
+        let mut delivered = false;
+        let over = self.table.remove_if(key, |operation| match operation.kind {
+            Kind::Send => {
+                let all = operation.sent + sent >= operation.goal;
+                !more && all && operation.told.is_none() && entry.result() >= 0
+            }
+            Kind::Recv if received => {
+                let Some(claimed) = buffers.claim(entry.flags()) else {
+                    return false;
+                };
+                operation.hungry = false;
+                let pauses = Pauses {
+                    drained: !cqueue::sock_nonempty(entry.flags()),
+                    plenty: buffers.are_plenty(),
+                };
+                let lease = Ok(Yield::Buf(buffers.lease(claimed, sent)));
+                deliver(operation, lease, key, pauses, cancels);
+                delivered = true;
+                false
+            }
+            _ => false,
+        });
+        if let Some(operation) = over {
+            let sent = operation.sent + sent;
+            operation.op.finish(Ok(Yield::Done(sent)));
+        } else if !delivered {
+            self.complete_any(key, entry);
+        }
+    }
+
+    /// All others, and what has no operation.
+    #[inline(never)]
+    fn complete_any(&mut self, key: Key, entry: &cqueue::Entry) {
         let more = cqueue::more(entry.flags());
         let claimed = self.buffers.claim(entry.flags());
         let Some(operation) = self.table.get_mut(key) else {
@@ -97,33 +136,15 @@ impl Proactor {
             e if e <= -ERESTARTSYS => Err(libc::ECANCELED),
             e => Err(-e),
         };
-        let pauses = Pauses {
-            drained: !cqueue::sock_nonempty(entry.flags()),
-            plenty: self.buffers.are_plenty(),
-        };
-        let claimed = match (operation.kind, result, claimed) {
-            // Nearly all that comes is one of these two: what the rest of this
-            // function makes of them, without the questions.
-            (Kind::Recv, Ok(len @ 1..), Some(claimed)) if more => {
-                operation.hungry = false;
-                let lease = self.buffers.lease(claimed, len);
-                let lease = Ok(Yield::Buf(lease));
-                return deliver(operation, lease, key, pauses, &mut self.cancels);
-            }
-            (Kind::Send, Ok(n), None) if operation.sent + n >= operation.goal => {
-                let sent = operation.sent + n;
-                if let Some(operation) = self.table.remove(key) {
-                    operation.op.finish(Ok(Yield::Done(sent)));
-                }
-                return;
-            }
-            (_, _, claimed) => claimed,
-        };
         if operation.falls_back(result) {
             return self.start(key);
         }
         let duty = operation.duty(result, more);
         let completion = yielded(operation, result, claimed, &self.buffers);
+        let pauses = Pauses {
+            drained: !cqueue::sock_nonempty(entry.flags()),
+            plenty: self.buffers.are_plenty(),
+        };
         match duty {
             Duty::Deliver => deliver(operation, completion, key, pauses, &mut self.cancels),
             Duty::Edge => operation.op.edge(false),
@@ -177,8 +198,9 @@ fn deliver(
 ) {
     let hidden = operation.hides_the_end(pauses.drained);
     let untaken = operation.op.deliver(completion);
-    let pause = hidden || untaken >= operation.kind.cap(pauses.plenty);
-    if operation.wish == Wish::Go && pause {
+    // One is below every cap.
+    let pause = hidden || untaken > 1 && untaken >= operation.kind.cap(pauses.plenty);
+    if pause && operation.wish == Wish::Go {
         operation.wish = Wish::Pause;
         cancels.push_back(key);
     }

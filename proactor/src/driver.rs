@@ -235,12 +235,10 @@ impl Driver for Proactor {
         }
         let (ring, room) = (&mut self.ring, self.backlog.is_empty());
         let (key, pushed) = self.table.insert_with(|key| {
-            let (mut operation, entry) = Operation::new(op, key);
             // SAFETY: as in `push`; the operation goes into the table here.
-            let pushed = room && unsafe { ring.push(&entry) };
-            if pushed {
-                operation.stage = Stage::Pushed;
-            }
+            let push = |entry: &_| room && unsafe { ring.push(entry) };
+            let operation = Operation::new(op, key, push);
+            let pushed = operation.stage == Stage::Pushed;
             (operation, pushed)
         });
         if !pushed {

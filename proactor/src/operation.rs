@@ -21,6 +21,7 @@
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{opcode, squeue};
+use isochrome_runtime::buf::Lent;
 use isochrome_runtime::op::{InFlight, Interest, Op};
 
 use crate::buffers::{GROUP, Private};
@@ -140,36 +141,41 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// The operation, and the entry that starts it.
-    pub(crate) fn new(op: InFlight, key: Key) -> (Operation, squeue::Entry) {
+    /// The operation, which the kernel has heard of if its first entry could be
+    /// `push`ed.
+    #[inline]
+    pub(crate) fn new(
+        op: InFlight,
+        key: Key,
+        mut push: impl FnMut(&squeue::Entry) -> bool,
+    ) -> Operation {
         let fd = op.fd();
         let tcp = op.descriptor().is_tcp();
-        let (kind, goal, multishot, entry) = op.begin(key.raw(), |op| {
-            let (kind, goal) = match op {
-                Op::Accept => (Kind::Accept, 0),
-                Op::Connect(_) => (Kind::Connect, 0),
-                Op::Recv => (Kind::Recv, 0),
-                Op::Send { data, from, all } => {
-                    let rest = data.len().saturating_sub(*from);
-                    (Kind::Send, if *all { rest } else { rest.min(1) })
-                }
-                Op::SendZc { data, from } => (Kind::Send, data.len().saturating_sub(*from)),
-                Op::SendVectored(data) => (Kind::Send, data.len()),
-                Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
-                Op::Edges(_) => (Kind::Edges, 0),
-            };
+        let (kind, goal, multishot, pushed) = op.begin(key.raw(), |op| {
+            if let Op::Send { data, from, all } = op {
+                // What nearly every round trip has, without the questions.
+                let goal = goal(data, *from, *all);
+                let pushed = push(&send_entry(Fd(fd), data, *from, *all, key));
+                return (Kind::Send, goal, false, pushed);
+            }
+            let (kind, goal) = kind(op);
             let multishot = kind == Kind::Recv && (tcp || !hides_the_end(fd));
             let receive = Receive {
                 multishot,
                 hungry: false,
                 private: None,
             };
-            (kind, goal, multishot, entry(Fd(fd), op, receive, key))
+            let pushed = push(&entry(Fd(fd), op, receive, key));
+            (kind, goal, multishot, pushed)
         });
-        let operation = Operation {
+        let stage = match pushed {
+            true => Stage::Pushed,
+            false => Stage::Queued,
+        };
+        Operation {
             op,
             kind,
-            stage: Stage::Queued,
+            stage,
             wish: Wish::Go,
             multishot,
             may_hide: multishot,
@@ -178,8 +184,7 @@ impl Operation {
             told: None,
             sent: 0,
             goal,
-        };
-        (operation, entry)
+        }
     }
 
     /// Keeps the place after `n` bytes of a [`Duty::Resend`].
@@ -256,7 +261,44 @@ struct Receive<'a> {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Operation>() <= 48);
 
+fn kind(op: &Op) -> (Kind, usize) {
+    match op {
+        Op::Accept => (Kind::Accept, 0),
+        Op::Connect(_) => (Kind::Connect, 0),
+        Op::Recv => (Kind::Recv, 0),
+        Op::Send { data, from, all } => (Kind::Send, goal(data, *from, *all)),
+        Op::SendZc { data, from } => (Kind::Send, goal(data, *from, true)),
+        Op::SendVectored(data) => (Kind::Send, data.len()),
+        Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
+        Op::Edges(_) => (Kind::Edges, 0),
+    }
+}
+
+/// How much is to be sent.
 #[inline]
+fn goal(data: &Lent, from: usize, all: bool) -> usize {
+    let rest = data.len().saturating_sub(from);
+    if all { rest } else { rest.min(1) }
+}
+
+/// What is sent of `data` by one entry: all that is left, within reason.
+#[inline]
+fn rest(data: &Lent, from: usize) -> (*const u8, u32) {
+    let rest = data.len().saturating_sub(from);
+    let start = data.as_ptr().wrapping_add(data.len() - rest);
+    (start, rest.min(MOST) as u32)
+}
+
+#[inline]
+fn send_entry(fd: Fd, data: &Lent, from: usize, all: bool, key: Key) -> squeue::Entry {
+    let (start, len) = rest(data, from);
+    let wait_all = if all { libc::MSG_WAITALL } else { 0 };
+    opcode::Send::new(fd, start, len)
+        .flags(libc::MSG_NOSIGNAL | wait_all)
+        .build()
+        .user_data(key.raw())
+}
+
 fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
     let entry = match op {
         Op::Accept => opcode::AcceptMulti::new(fd)
@@ -270,18 +312,10 @@ fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
             }
             None => recv_entry(fd, receive.multishot, receive.hungry),
         },
-        Op::Send { data, from, all } => {
-            let rest = data.len().saturating_sub(*from);
-            let start = data.as_ptr().wrapping_add(data.len() - rest);
-            let wait_all = if *all { libc::MSG_WAITALL } else { 0 };
-            opcode::Send::new(fd, start, rest.min(MOST) as u32)
-                .flags(libc::MSG_NOSIGNAL | wait_all)
-                .build()
-        }
+        Op::Send { data, from, all } => return send_entry(fd, data, *from, *all, key),
         Op::SendZc { data, from } => {
-            let rest = data.len().saturating_sub(*from);
-            let start = data.as_ptr().wrapping_add(data.len() - rest);
-            opcode::SendZc::new(fd, start, rest.min(MOST) as u32)
+            let (start, len) = rest(data, *from);
+            opcode::SendZc::new(fd, start, len)
                 .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                 .build()
         }

@@ -90,6 +90,7 @@ impl Ring {
     ///
     /// What the entry points to stays valid until the last completion with its
     /// user data.
+    #[inline]
     pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: handed on from the caller.
         unsafe { self.uring.submission().push(entry) }.is_ok()

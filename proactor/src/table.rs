@@ -5,8 +5,6 @@
 //! with the key of something that is long gone, and then finds nothing, where
 //! a pointer would find freed memory or a stranger.
 
-use slab::Slab;
-
 /// What an operation is called: the index of its entry in the low half, the
 /// generation of the table when it was entered in the high half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,67 +57,120 @@ impl Key {
 /// Entries by key.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    entries: Slab<(u32, T)>,
+    entries: Vec<Entry<T>>,
+    /// The vacant entry that is filled next, if there is one in `entries`.
+    vacant: u32,
+    len: usize,
     /// One for the whole table, and a new one for each entry: an index would
     /// have to be reused exactly 2^32 insertions later for a stale key to fit.
     generation: u32,
 }
 
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    /// Of a vacant entry: the one that is filled after it.
+    next: u32,
+    value: Option<T>,
+}
+
 impl<T> Table<T> {
     pub(crate) fn new() -> Table<T> {
         Table {
-            entries: Slab::new(),
+            entries: Vec::new(),
+            vacant: 0,
+            len: 0,
             generation: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Enters what `make` makes, which is told its key, and returns what else
     /// it makes.
     #[inline]
     pub(crate) fn insert_with<E>(&mut self, make: impl FnOnce(Key) -> (T, E)) -> (Key, E) {
+        let index = self.vacant;
+        if index as usize >= self.entries.len() {
+            self.grow();
+        }
         self.generation = self.generation.wrapping_add(1);
-        let entry = self.entries.vacant_entry();
-        debug_assert!(entry.key() < CANCEL as usize);
-        let key = Key::new(entry.key() as u32, self.generation);
+        let key = Key::new(index, self.generation);
+        let entry = &mut self.entries[key.index()];
         let (value, extra) = make(key);
-        entry.insert((self.generation, value));
+        debug_assert!(entry.value.is_none());
+        entry.value = Some(value);
+        entry.generation = key.generation();
+        self.vacant = entry.next;
+        self.len += 1;
         (key, extra)
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let next = self.entries.len() + 1;
+        debug_assert!(next < CANCEL as usize);
+        self.entries.push(Entry {
+            generation: 0,
+            next: next as u32,
+            value: None,
+        });
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.entries.get_mut(key.index()) {
-            Some((generation, value)) if *generation == key.generation() => Some(value),
-            _ => None,
-        }
+        self.entry(key)?.value.as_mut()
+    }
+
+    #[inline]
+    fn entry(&mut self, key: Key) -> Option<&mut Entry<T>> {
+        let entry = self.entries.get_mut(key.index())?;
+        (entry.generation == key.generation()).then_some(entry)
     }
 
     pub(crate) fn contains(&self, key: Key) -> bool {
         let entry = self.entries.get(key.index());
-        entry.is_some_and(|(generation, _)| *generation == key.generation())
+        entry.is_some_and(|e| e.generation == key.generation() && e.value.is_some())
     }
 
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        if !self.contains(key) {
+        self.remove_if(key, |_| true)
+    }
+
+    /// Removes what has this key, if that is there and `is_over` says so.
+    #[inline]
+    pub(crate) fn remove_if(
+        &mut self,
+        key: Key,
+        is_over: impl FnOnce(&mut T) -> bool,
+    ) -> Option<T> {
+        let vacant = self.vacant;
+        let entry = self.entry(key)?;
+        if !is_over(entry.value.as_mut()?) {
             return None;
         }
-        self.entries.try_remove(key.index()).map(|(_, value)| value)
+        entry.next = vacant;
+        let value = entry.value.take();
+        self.vacant = key.index() as u32;
+        self.len -= 1;
+        value
     }
 
     /// Every entry, by key.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
-        let entries = self.entries.iter();
-        entries.map(|(index, (generation, _))| Key::new(index as u32, *generation))
+        let entries = self.entries.iter().enumerate();
+        let filled = entries.filter(|(_, entry)| entry.value.is_some());
+        filled.map(|(index, entry)| Key::new(index as u32, entry.generation))
     }
 
     /// Takes every entry out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.entries.drain().map(|(_, value)| value)
+        self.vacant = 0;
+        self.len = 0;
+        self.entries.drain(..).filter_map(|entry| entry.value)
     }
 }
 
@@ -153,6 +204,20 @@ mod tests {
         assert_eq!(table.get_mut(first), None);
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get_mut(second), Some(&mut "second"));
+    }
+
+    #[test]
+    fn what_was_left_last_is_filled_first_and_then_the_table_grows() {
+        let mut table = Table::new();
+        let keys = [0, 1, 2].map(|n| table.insert_with(|_| (n, ())).0);
+        assert_eq!(table.remove_if(keys[1], |n| *n == 7), None, "not over");
+        assert_eq!(table.remove_if(keys[1], |n| *n == 1), Some(1));
+        assert_eq!(table.remove(keys[0]), Some(0));
+        assert_eq!((table.len(), table.keys().count()), (1, 1));
+        let again = [3, 4, 5].map(|n| table.insert_with(|_| (n, ())).0);
+        assert_eq!(again.map(Key::index), [0, 1, 3]);
+        assert_eq!(table.drain().collect::<Vec<_>>(), [3, 4, 2, 5]);
+        assert_eq!(table.insert_with(|_| (6, ())).0.index(), 0);
     }
 
     #[test]

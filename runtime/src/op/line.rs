@@ -170,41 +170,40 @@ impl Line {
     /// waits for a turn.
     #[inline]
     pub(super) fn crowd(&mut self) -> Crowd {
-        let rest_is_empty = self.rest.as_ref().is_none_or(|rest| rest.is_empty());
-        if rest_is_empty {
-            let first = self.first.as_mut();
-            return Crowd {
-                first: first.and_then(|spot| spot.waker.take()),
-                rest: Vec::new(),
-            };
+        match &self.rest {
+            Some(rest) if !rest.is_empty() => self.many(),
+            _ => Crowd::One(self.first.as_mut().and_then(|spot| spot.waker.take())),
         }
+    }
+
+    #[cold]
+    fn many(&mut self) -> Crowd {
         let mut turn = false;
         let woken = self
             .spots()
             .filter(|spot| spot.what == For::Any || !std::mem::replace(&mut turn, true));
-        Crowd {
-            first: None,
-            rest: woken.filter_map(|spot| spot.waker.take()).collect(),
-        }
+        Crowd::Many(woken.filter_map(|spot| spot.waker.take()).collect())
     }
 }
 
 /// Those who are to be woken, outside of the lock.
 #[must_use]
-pub(super) struct Crowd {
-    first: Option<Waker>,
-    /// Empty in the common case.
-    rest: Vec<Waker>,
+pub(super) enum Crowd {
+    /// Nearly always.
+    One(Option<Waker>),
+    Many(Vec<Waker>),
 }
 
 impl Crowd {
     #[inline]
     pub(super) fn wake(self) {
-        if let Some(waker) = self.first {
-            waker.wake();
-        }
-        if !self.rest.is_empty() {
-            self.rest.into_iter().for_each(Waker::wake);
+        match self {
+            Crowd::One(waker) => {
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Crowd::Many(wakers) => wakers.into_iter().for_each(Waker::wake),
         }
     }
 }

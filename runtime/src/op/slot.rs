@@ -184,6 +184,11 @@ impl State {
             self.first = Some(completion);
             return 1;
         }
+        self.push_back(completion)
+    }
+
+    #[inline(never)]
+    fn push_back(&mut self, completion: Completion) -> usize {
         let rest = &mut self.flight().rest;
         rest.push_back(completion);
         1 + rest.len()
@@ -520,11 +525,17 @@ fn cancelled() -> io::Error {
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            Self::end(slot.slot().lock(), Some(Err(cancelled())));
+            drop_unfinished(slot.slot());
         }
     }
+}
+
+#[cold]
+fn drop_unfinished(slot: &Slot) {
+    InFlight::end(slot.lock(), Some(Err(cancelled())));
 }
 
 impl fmt::Debug for InFlight {
