@@ -188,7 +188,7 @@ struct Pauses {
 
 /// Hands a completion over that more will follow, or a pause, if nobody takes
 /// what comes.
-#[inline]
+#[inline(always)]
 fn deliver(
     operation: &mut Operation,
     completion: Completion,

@@ -143,7 +143,7 @@ pub(crate) struct Operation {
 impl Operation {
     /// The operation, which the kernel has heard of if its first entry could be
     /// `push`ed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         op: InFlight,
         key: Key,
@@ -158,15 +158,7 @@ impl Operation {
                 let pushed = push(&send_entry(Fd(fd), data, *from, *all, key));
                 return (Kind::Send, goal, false, pushed);
             }
-            let (kind, goal) = kind(op);
-            let multishot = kind == Kind::Recv && (tcp || !hides_the_end(fd));
-            let receive = Receive {
-                multishot,
-                hungry: false,
-                private: None,
-            };
-            let pushed = push(&entry(Fd(fd), op, receive, key));
-            (kind, goal, multishot, pushed)
+            first_entry(Fd(fd), tcp, op, key, &mut push)
         });
         let stage = match pushed {
             true => Stage::Pushed,
@@ -261,8 +253,17 @@ struct Receive<'a> {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Operation>() <= 48);
 
-fn kind(op: &Op) -> (Kind, usize) {
-    match op {
+/// Makes the first entry of any operation. Says what it is, how much it sends,
+/// whether it is a multishot receive, and whether it was pushed.
+#[inline(never)]
+fn first_entry(
+    fd: Fd,
+    tcp: bool,
+    op: &mut Op,
+    key: Key,
+    push: &mut dyn FnMut(&squeue::Entry) -> bool,
+) -> (Kind, usize, bool, bool) {
+    let (kind, goal) = match op {
         Op::Accept => (Kind::Accept, 0),
         Op::Connect(_) => (Kind::Connect, 0),
         Op::Recv => (Kind::Recv, 0),
@@ -271,7 +272,15 @@ fn kind(op: &Op) -> (Kind, usize) {
         Op::SendVectored(data) => (Kind::Send, data.len()),
         Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
         Op::Edges(_) => (Kind::Edges, 0),
-    }
+    };
+    let multishot = kind == Kind::Recv && (tcp || !hides_the_end(fd.0));
+    let receive = Receive {
+        multishot,
+        hungry: false,
+        private: None,
+    };
+    let pushed = push(&entry(fd, op, receive, key));
+    (kind, goal, multishot, pushed)
 }
 
 /// How much is to be sent.

@@ -26,6 +26,7 @@ compile_error!("isochrome runs on Linux only: its drivers are epoll and io_uring
 mod color;
 #[cfg(not(all(test, loom)))]
 mod counter;
+mod lock;
 mod sync;
 mod task;
 mod worker;

@@ -34,6 +34,28 @@ impl Lent {
         Lent { ptr, len, owner }
     }
 
+    /// Lends what `buf` lends, which its owner keeps for now: if this value is
+    /// to outlive `buf`, [`adopt`](Lent::adopt) it first.
+    ///
+    /// # Safety
+    ///
+    /// Nobody drops `buf`, borrows it mutably, or looks at the bytes by this
+    /// value after that, as long as this value or anybody who got the pointer
+    /// from it may read them. (To forget it is fine: what is never dropped
+    /// keeps its bytes.)
+    #[inline]
+    pub(crate) unsafe fn kept<B: IoBuf>(buf: &B) -> Lent {
+        let bytes = buf.bytes();
+        let (ptr, len) = (bytes.as_ptr(), bytes.len());
+        let owner = Erased::new(());
+        Lent { ptr, len, owner }
+    }
+
+    /// Takes over what was [`kept`](Lent::kept).
+    pub(crate) fn adopt<B: IoBuf>(&mut self, buf: B) {
+        self.owner = Erased::new(buf);
+    }
+
     /// Where the bytes are. Valid until this value is dropped or taken apart,
     /// also when it moves.
     #[inline]

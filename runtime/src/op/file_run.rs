@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::line::ANYONE;
 use super::port::{give_up, poll_owned, submit};
-use super::slot::Slot;
+use super::slot::{Slot, State};
 use super::{Completion, FileOp, InFlight, Op, Yield};
 use crate::budget;
 
@@ -55,10 +55,12 @@ impl Future for FileRun<'_> {
         let pooled = this.slot.descriptor().by_readiness();
         let op = || Op::File(this.op.take().expect("polled after completion"));
         let (number, submitted) = (&mut this.number, &mut this.submitted);
-        let owned = poll_owned(this.slot, number, submitted, cx, op, |slot| match pooled {
+        let hand_over = |slot: &Slot| match pooled {
             true => to_pool(slot),
             false => submit(slot),
-        });
+        };
+        let take = |state: &mut State| state.take_result();
+        let owned = poll_owned(this.slot, number, submitted, cx, op, hand_over, take);
         let (completion, landed) = ready!(owned);
         let Op::File(op) = landed.into_op() else {
             unreachable!("a port gives back the operation it was given")
@@ -76,7 +78,7 @@ fn to_pool(slot: &Slot) {
 
 impl Drop for FileRun<'_> {
     fn drop(&mut self) {
-        give_up(self.slot, self.submitted, self.number);
+        give_up(self.slot, self.submitted, self.number, |_| ());
     }
 }
 

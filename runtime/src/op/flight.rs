@@ -15,12 +15,15 @@ use super::{Completion, Op};
 use crate::sync::Mutex;
 use crate::worker::Worker;
 
-/// Free flights that a worker keeps: few, because those who end more operations
-/// than they begin have that many more in the end, and others must make them.
-const KEPT: usize = 16;
+/// Free flights that a worker keeps: as many as there are polls in a turn, each
+/// of which may begin an operation that ends before the next turn. No more,
+/// because those who end more operations than they begin have that many in the
+/// end, and others must make them.
+const KEPT: usize = 128;
 
-/// How many go from a worker to the others, or come from there, at a time.
-const MOVED: usize = KEPT / 2;
+/// How many go from a worker to the others, or come from there, or are made, at
+/// a time.
+const MOVED: usize = 16;
 
 /// Free flights that nobody keeps; more are freed. From thin air: 128 KiB.
 const SPARE: usize = 1024;
@@ -45,21 +48,31 @@ impl Flight {
     pub(super) fn take() -> Box<Flight> {
         Worker::with(|worker| match worker {
             Some(worker) => worker.flights.take(),
-            None => spares(|spares| spares.pop()).unwrap_or_default(),
+            None => Flight::spare(),
         })
+    }
+
+    #[cold]
+    fn spare() -> Box<Flight> {
+        spares(|spares| spares.pop()).unwrap_or_default()
     }
 
     /// Gives a flight up, for the next who needs one. What is still in it is
     /// dropped.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free(mut self: Box<Flight>) {
         if !self.is_empty() {
-            *self = Flight::default();
+            self.clear();
         }
         Worker::with(|worker| match worker {
             Some(worker) => worker.flights.put(self),
-            None => spares(|spares| spare(spares, self)),
+            None => spares(move |spares| spare(spares, self)),
         });
+    }
+
+    #[cold]
+    fn clear(&mut self) {
+        *self = Flight::default();
     }
 
     #[inline]
@@ -84,26 +97,34 @@ impl Flights {
     #[cold]
     fn more(&self) -> Box<Flight> {
         let mut kept = self.0.borrow_mut();
+        // Once, so that giving back never allocates.
         kept.reserve_exact(KEPT);
         spares(|spares| {
             let left = spares.len().saturating_sub(MOVED);
             kept.extend(spares.drain(left..));
         });
         if kept.is_empty() {
-            // All at once, so that all workers are soon warm.
-            kept.resize_with(KEPT, Box::default);
+            // Several, so that all workers are soon warm.
+            kept.resize_with(MOVED, Box::default);
         }
         kept.pop().unwrap_or_default()
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&self, flight: Box<Flight>) {
         let mut kept = self.0.borrow_mut();
         if kept.len() >= KEPT {
-            spares(|spares| kept.drain(MOVED..).for_each(|flight| spare(spares, flight)));
+            less(&mut kept);
         }
         kept.push(flight);
     }
+}
+
+#[cold]
+#[allow(clippy::vec_box, reason = "they go in and out as boxes")]
+fn less(kept: &mut Vec<Box<Flight>>) {
+    let moved = kept.drain(KEPT - MOVED..);
+    spares(|spares| moved.for_each(|flight| spare(spares, flight)));
 }
 
 #[cold]

@@ -46,6 +46,17 @@ struct Spot {
     what: For,
 }
 
+impl Spot {
+    #[inline(always)]
+    fn new(number: u32, what: For, waker: &Waker) -> Spot {
+        Spot {
+            waker: Some(waker.clone()),
+            number,
+            what,
+        }
+    }
+}
+
 impl Line {
     pub(super) const fn new() -> Line {
         Line {
@@ -58,7 +69,7 @@ impl Line {
     /// Waits at a place: where it is, if it is in the line, or at the end.
     /// Returns the waker that was there, to be dropped outside of the lock.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub(super) fn wait(&mut self, place: Place<'_>, what: For, waker: &Waker) -> Option<Waker> {
         let number = match place {
             None => ANYONE,
@@ -69,17 +80,18 @@ impl Line {
                 *number
             }
         };
-        let spot = || Spot {
-            waker: Some(waker.clone()),
-            number,
-            what,
-        };
-        if self.first.is_none() {
-            self.first = Some(spot());
-            return None;
+        if self.first.is_some() {
+            return self.wait_behind(number, what, waker);
         }
+        self.first = Some(Spot::new(number, what, waker));
+        None
+    }
+
+    #[inline(never)]
+    fn wait_behind(&mut self, number: u32, what: For, waker: &Waker) -> Option<Waker> {
         let Some(found) = self.spots().find(|spot| spot.number == number) else {
-            self.rest.get_or_insert_default().push_back(spot());
+            let rest = self.rest.get_or_insert_default();
+            rest.push_back(Spot::new(number, what, waker));
             return None;
         };
         found.what = what;
@@ -129,23 +141,23 @@ impl Line {
         self.first.iter_mut().chain(rest)
     }
 
-    /// Leaves the line if nobody else is in it; `None` if somebody is. What is
-    /// returned is to be dropped outside of the lock, and nearly never there:
-    /// the waker of one who polls without having been woken.
+    /// Leaves the line, if nobody else is in it. `false`: somebody is; or, which
+    /// is nearly as rare, this one polls without having been woken, and there is
+    /// a waker to be dropped outside of the lock.
     #[inline]
-    pub(super) fn leave_alone(&mut self, place: &Place<'_>) -> Option<Option<Waker>> {
-        let Some(first) = &mut self.first else {
-            return Some(None);
+    pub(super) fn leave_alone(&mut self, place: &Place<'_>) -> bool {
+        let Some(first) = &self.first else {
+            return true;
         };
         let others = self.rest.as_ref().is_some_and(|rest| !rest.is_empty());
         // A place that has no number is not in the line, whoever else is.
         let new = place.as_ref().is_some_and(|number| **number == ANYONE);
-        if new || first.number != number(place) || others {
-            return None;
+        let woken = first.number == number(place) && first.waker.is_none();
+        if !woken || new || others {
+            return false;
         }
-        let waker = first.waker.take();
         self.first = None;
-        Some(waker)
+        true
     }
 
     /// Nobody who waits for a turn came before this place.
@@ -159,9 +171,16 @@ impl Line {
     }
 
     /// The waker of whose turn it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn turn(&mut self) -> Option<Waker> {
-        self.first.as_ref()?;
+        match self.first {
+            Some(_) => self.first_turn(),
+            None => None,
+        }
+    }
+
+    #[inline(never)]
+    fn first_turn(&mut self) -> Option<Waker> {
         let turn = self.spots().find(|spot| spot.what == For::Turn);
         turn.and_then(|spot| spot.waker.take())
     }
@@ -195,7 +214,7 @@ pub(super) enum Crowd {
 }
 
 impl Crowd {
-    #[inline]
+    #[inline(always)]
     pub(super) fn wake(self) {
         match self {
             Crowd::One(waker) => {

@@ -13,7 +13,7 @@ use super::attempt::{self, Attempt};
 use super::line::{ANYONE, For, Place};
 use super::owner::SlotRef;
 use super::ready;
-use super::slot::{Landed, Slot, State, Taken};
+use super::slot::{Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
 use crate::buf::RecvBuf;
@@ -294,17 +294,14 @@ pub(super) fn poll_take<T>(
 ) -> Poll<T> {
     let mut state = slot.lock();
     // Something is there, and nobody else, in the common case.
-    if state.has_completions() && !state.is_owned_or_finished() {
-        if let Some(left) = state.line.leave_alone(&place) {
-            let taken = take(&mut state).expect("something is there");
-            drop(state);
-            drop(left);
-            if let Some(number) = place {
-                *number = ANYONE;
-            }
-            budget::spend();
-            return Poll::Ready(taken);
+    if state.has_completions() && !state.is_owned_or_finished() && state.line.leave_alone(&place) {
+        if let Some(number) = place {
+            *number = ANYONE;
         }
+        let taken = take(&mut state).expect("something is there");
+        drop(state);
+        budget::spend();
+        return Poll::Ready(taken);
     }
     // Who waits again goes to the end of the line.
     let left = state.line.leave_again(&place);
@@ -347,6 +344,7 @@ pub(super) fn leave(slot: &Slot, number: u32) {
     }
 }
 
+#[inline(never)]
 fn leave_line(slot: &Slot, number: u32) {
     let mut state = slot.lock();
     let left = state.line.leave(number);
@@ -362,7 +360,16 @@ fn leave_line(slot: &Slot, number: u32) {
 }
 
 pub(super) fn abandon(slot: &Slot) {
+    abandon_after(slot, |_| ());
+}
+
+/// `last` is done to what is in flight, before it is nobody's.
+#[cold]
+fn abandon_after(slot: &Slot, last: impl FnOnce(&mut Op)) {
     let mut state = slot.lock();
+    if state.life.is_in_flight() {
+        state.with_op(last);
+    }
     let leftover = state.abandon();
     let turn = state.turn();
     drop(state);
@@ -398,7 +405,8 @@ impl Future for Run<'_> {
         if !run.slot.descriptor().by_readiness() {
             let op = || run.op.take().expect("polled after completion");
             let (number, submitted) = (&mut run.number, &mut run.submitted);
-            let owned = poll_owned(run.slot, number, submitted, cx, op, submit);
+            let take = |state: &mut State| state.take_result();
+            let owned = poll_owned(run.slot, number, submitted, cx, op, submit, take);
             return owned.map(|(completion, landed)| (completion, landed.into_op()));
         }
         let op = run.op.as_mut().expect("polled after completion");
@@ -423,16 +431,18 @@ pub(super) fn submit(slot: &Slot) {
 }
 
 /// Carries out a one-shot operation, made by `op` when its turn has come, and
-/// handed by `submit` to who carries it out and completes it.
+/// handed by `submit` to who carries it out and completes it. What it came to
+/// is taken out of the slot by `take`, if it is there.
 #[inline]
-pub(super) fn poll_owned(
+pub(super) fn poll_owned<T>(
     slot: &Slot,
     number: &mut u32,
     submitted: &mut bool,
     cx: &mut Context<'_>,
     op: impl FnOnce() -> Op,
     submit: impl FnOnce(&Slot),
-) -> Poll<(Completion, Landed)> {
+    take: impl FnOnce(&mut State) -> Option<T>,
+) -> Poll<T> {
     ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
     if !*submitted {
@@ -443,17 +453,14 @@ pub(super) fn poll_owned(
             return Poll::Pending;
         }
         let left = state.line.leave_again(&Some(number));
-        state.start(op(), true, slot.here());
-        // Before the submission, so that there is nothing to look for after
-        // it: the few that end at once, mostly because all does, wake.
-        let old = state.set_owner(cx.waker());
+        state.start_owned(slot.here(), cx.waker(), op);
         drop(state);
-        drop((left, old));
+        drop(left);
         *submitted = true;
         submit(slot);
         return Poll::Pending;
     }
-    let Some(ended) = state.take_result() else {
+    let Some(ended) = take(&mut state) else {
         let old = state.set_owner(cx.waker());
         drop(state);
         drop(old);
@@ -469,11 +476,12 @@ pub(super) fn poll_owned(
     Poll::Ready(ended)
 }
 
-/// Whoever carried out a one-shot operation goes away.
+/// Whoever carried out a one-shot operation goes away. `last` is done to the
+/// operation if it goes on without them.
 #[inline]
-pub(super) fn give_up(slot: &Slot, submitted: bool, number: u32) {
+pub(super) fn give_up(slot: &Slot, submitted: bool, number: u32, last: impl FnOnce(&mut Op)) {
     if submitted {
-        abandon(slot);
+        abandon_after(slot, last);
     } else {
         leave(slot, number);
     }
@@ -481,7 +489,7 @@ pub(super) fn give_up(slot: &Slot, submitted: bool, number: u32) {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        give_up(self.slot, self.submitted, self.number);
+        give_up(self.slot, self.submitted, self.number, |_| ());
     }
 }
 

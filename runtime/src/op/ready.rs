@@ -53,25 +53,22 @@ pub(super) fn poll<T>(
     let tcp = slot.descriptor().is_tcp();
     let mut state = slot.lock();
     // Nothing but a system call in the common case.
-    let mut left = None;
-    if state.may_try(interest) {
-        left = state.line.leave_alone(&place);
-        if left.is_some() {
-            if let Some(result) = state.try_once(tcp, || attempt(fd)) {
-                drop(state);
-                drop(left);
-                if let Some(number) = place {
-                    *number = ANYONE;
-                }
-                budget::spend();
-                return Poll::Ready(result);
+    let alone = state.may_try(interest) && state.line.leave_alone(&place);
+    if alone {
+        if let Some(result) = state.try_once(tcp, || attempt(fd)) {
+            drop(state);
+            if let Some(number) = place {
+                *number = ANYONE;
             }
+            budget::spend();
+            return Poll::Ready(result);
         }
     }
     // Who waits again for anything goes to the end of the line.
-    if what == For::Any && left.is_none() {
-        left = state.line.leave_again(&place);
-    }
+    let left = match what {
+        For::Any if !alone => state.line.leave_again(&place),
+        _ => None,
+    };
     let mut yields = false;
     let done = loop {
         // The subscription ended: it could not be made, or the driver did.

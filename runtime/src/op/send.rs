@@ -1,4 +1,17 @@
 //! Sending, without a layer in between: what nearly every round trip does.
+//!
+//! The buffer of a send in flight is not moved into the slot and back, as what
+//! other operations lend is: the future keeps it, for as long as there is a
+//! future.
+//!
+//! # Rules
+//!
+//! 1. From the submission to the end of the operation, whoever keeps the buffer
+//!    neither drops it nor borrows it mutably nor gives it away. By the contract
+//!    of [`IoBuf`] it may move meanwhile, with the future.
+//! 2. A future that is dropped while the operation goes on leaves the buffer to
+//!    the operation, under the lock of the slot. One that is forgotten has
+//!    forgotten the buffer too, so that its bytes stay for ever.
 
 use std::fmt;
 use std::future::Future;
@@ -8,15 +21,16 @@ use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For};
 use super::port::{give_up, poll_owned, submit};
-use super::slot::Slot;
-use super::{Interest, Op, Yield, attempt, ready};
+use super::slot::{Slot, State};
+use super::{Interest, Op, attempt, ready};
 use crate::buf::{IoBuf, Lent};
 
 /// The future of [`Slot::send`].
 #[must_use = "futures do nothing unless polled"]
 pub struct SendBuf<'a, B: IoBuf> {
     slot: &'a Slot,
-    /// Lent to the operation while a driver that works by completion has it.
+    /// Lent to the operation while a driver that works by completion has it
+    /// (rule 1).
     buf: Option<B>,
     /// How much was sent, where the driver works by readiness.
     from: usize,
@@ -101,36 +115,38 @@ impl<B: IoBuf> Future for SendBuf<'_, B> {
 
 impl<B: IoBuf> SendBuf<'_, B> {
     /// Where the driver works by completion.
+    #[inline]
     fn poll_lent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let (buf, all, zero_copy) = (&mut self.buf, self.all, self.zero_copy);
-        if buf.as_ref().is_some_and(|buf| buf.bytes().is_empty()) {
+        let buf = self.buf.as_ref().expect("polled after completion");
+        if !self.submitted && buf.bytes().is_empty() {
             return Poll::Ready(Ok(0));
         }
+        let (from, all, zero_copy) = (0, self.all, self.zero_copy);
         let op = || {
-            let data = Lent::new(buf.take().expect("polled after completion"));
+            // SAFETY: rules 1 and 2: `poll` gives it away when the operation
+            // has ended, and `drop` leaves it to one that has not.
+            let data = unsafe { Lent::kept(buf) };
             match zero_copy {
-                true => Op::SendZc { data, from: 0 },
-                false => Op::Send { data, from: 0, all },
+                true => Op::SendZc { data, from },
+                false => Op::Send { data, from, all },
             }
         };
         let (number, submitted) = (&mut self.number, &mut self.submitted);
-        let owned = poll_owned(self.slot, number, submitted, cx, op, submit);
-        let (completion, landed) = ready!(owned);
-        let (Op::Send { data, .. } | Op::SendZc { data, .. }) = landed.into_op() else {
-            unreachable!("a port gives back the operation it was given")
-        };
-        self.buf = Some(data.into_inner());
-        Poll::Ready(completion.map(|yielded| match yielded {
-            Yield::Done(n) => n,
-            Yield::Buf(_) | Yield::Socket(_) | Yield::File(_) => 0,
-        }))
+        let take = |state: &mut State| state.take_sent();
+        let owned = poll_owned(self.slot, number, submitted, cx, op, submit, take);
+        owned.map(|(result, _sent)| result)
     }
 }
 
 impl<B: IoBuf> Drop for SendBuf<'_, B> {
     #[inline]
     fn drop(&mut self) {
-        give_up(self.slot, self.submitted, self.number);
+        let buf = &mut self.buf;
+        give_up(self.slot, self.submitted, self.number, |op| {
+            if let (Op::Send { data, .. } | Op::SendZc { data, .. }, Some(buf)) = (op, buf.take()) {
+                data.adopt(buf);
+            }
+        });
     }
 }
 

@@ -1,14 +1,15 @@
 //! The shared state of one operation.
 //!
-//! A mutex guards it. It is taken to submit, by the driver to look and to
+//! A lock guards it. It is taken to submit, by the driver to look and to
 //! complete, and to take: by the worker that runs the color and by the driver
 //! of the same worker, one thread in all but the stolen case, so it is not
-//! contended. That keeps this file, on which the soundness of both drivers
+//! contended. Nothing that can panic runs under it. That keeps this file, on which the soundness of both drivers
 //! stands, free of `unsafe`.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -20,13 +21,13 @@ use super::owner::{Home, SlotRef};
 use super::readiness::Readiness;
 use super::{Completion, Interest, Op, Yield};
 use crate::descriptor::Descriptor;
-use crate::sync::{Mutex, MutexGuard};
+use crate::lock::{Guard, Lock};
 
 /// Where operations are carried out, one at a time, on one descriptor: what a
 /// [`Port`](super::Port) stands for, and [`Ports`](super::Ports) have two of.
 pub struct Slot {
     pub(super) home: Home,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 pub(crate) struct State {
@@ -55,6 +56,7 @@ pub(super) enum Named {
 }
 
 impl Named {
+    #[inline(always)]
     fn of(op: &Op) -> Option<Named> {
         match op {
             Op::Accept => Some(Named::Accept),
@@ -86,7 +88,7 @@ impl Slot {
     pub(super) const fn of(home: Home) -> Slot {
         Slot {
             home,
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 life: Lifecycle::new(),
                 named: None,
                 readiness: Readiness::UNKNOWN,
@@ -105,10 +107,9 @@ impl Slot {
         self.descriptor().runtime().current_worker()
     }
 
-    #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs under the lock.
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    #[inline(always)]
+    pub(crate) fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 }
 
@@ -130,7 +131,7 @@ impl State {
 
     /// Takes an operation in; `owned` by one `Run`, or anyone's. The driver
     /// of `worker` is the first to be asked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, op: Op, owned: bool, worker: Option<usize>) {
         debug_assert!(self.is_idle() && !self.has_op());
         self.life.start(owned, worker);
@@ -140,6 +141,32 @@ impl State {
         }
     }
 
+    /// As `start`, for one `Run`, whose waker this is: so that there is nothing
+    /// to look for after the submission. The few that end at once, mostly
+    /// because all does, wake.
+    #[inline(always)]
+    pub(super) fn start_owned(
+        &mut self,
+        worker: Option<usize>,
+        waker: &Waker,
+        op: impl FnOnce() -> Op,
+    ) {
+        debug_assert!(self.is_idle() && !self.has_op());
+        let flight = self.flight();
+        debug_assert!(flight.is_empty(), "shed at the end of the last operation");
+        let owner = flight.owner.replace(waker.clone());
+        // The operation is made last, when nothing can fail any more, and so
+        // in its place.
+        let op = op();
+        let named = Named::of(&op);
+        if named.is_none() {
+            std::mem::forget(flight.op.replace(op));
+        }
+        std::mem::forget(owner);
+        self.named = named;
+        self.life.start(true, worker);
+    }
+
     fn has_op(&self) -> bool {
         let lent = self.flight.as_ref().is_some_and(|f| f.op.is_some());
         self.named.is_some() || lent
@@ -147,7 +174,7 @@ impl State {
 
     /// Shows the operation in flight.
     #[inline]
-    fn with_op<R>(&mut self, f: impl FnOnce(&mut Op) -> R) -> R {
+    pub(super) fn with_op<R>(&mut self, f: impl FnOnce(&mut Op) -> R) -> R {
         if let Some(named) = self.named {
             return f(&mut named.op());
         }
@@ -276,6 +303,33 @@ impl State {
         Some((result.expect("a finished operation has a result"), landed))
     }
 
+    /// As `take_result`, of a send whose buffer was kept by who sends: what is
+    /// left of it in the flight owns nothing.
+    #[inline(always)]
+    pub(super) fn take_sent(&mut self) -> Option<(io::Result<usize>, Sent)> {
+        if !self.life.take_finished() {
+            return None;
+        }
+        debug_assert!(self.named.is_none());
+        let sent = Sent(self.flight.take());
+        let result = match self.first {
+            Some(Ok(Yield::Done(n))) => {
+                std::mem::forget(self.first.take());
+                Ok(n)
+            }
+            _ => self.not_sent(),
+        };
+        Some((result, sent))
+    }
+
+    #[cold]
+    fn not_sent(&mut self) -> io::Result<usize> {
+        let result = self.first.take();
+        result
+            .expect("a finished operation has a result")
+            .map(|_| 0)
+    }
+
     /// The waker of whose turn it is, if the slot is free for it.
     #[inline]
     pub(super) fn turn(&mut self) -> Option<Waker> {
@@ -303,6 +357,20 @@ impl State {
             _owner: owner,
             _first: self.first.take(),
             _rest: rest,
+        }
+    }
+}
+
+/// The flight of a send that is over, to be dropped after unlocking.
+pub(super) struct Sent(Option<Box<Flight>>);
+
+impl Drop for Sent {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut flight) = self.0.take() {
+            // It owns nothing.
+            std::mem::forget(flight.op.take());
+            flight.free();
         }
     }
 }
@@ -393,7 +461,7 @@ impl InFlight {
     /// number but `u64::MAX`, and looks at it as [`with_op`](InFlight::with_op) does, in one step.
     ///
     /// [`Driver::cancel`]: crate::driver::Driver::cancel
-    #[inline]
+    #[inline(always)]
     pub fn begin<R>(&self, key: u64, f: impl FnOnce(&mut Op) -> R) -> R {
         let mut state = self.slot().lock();
         state.life.begin(key);
@@ -421,7 +489,7 @@ impl InFlight {
     /// Hands over a completion of a subscription that more will follow.
     /// Returns how many now wait to be taken (0 if nobody wants them): the
     /// driver's reason to pause.
-    #[inline]
+    #[inline(always)]
     pub fn deliver(&self, completion: Completion) -> usize {
         let mut state = self.slot().lock();
         if state.life.is_abandoned() {
@@ -448,12 +516,12 @@ impl InFlight {
     }
 
     /// Hands over the last completion: the kernel touches nothing any more.
-    #[inline]
-    pub fn finish(mut self, completion: Completion) {
-        let slot = self.0.take().expect("finished once");
+    #[inline(always)]
+    pub fn finish(self, completion: Completion) {
+        let slot = ManuallyDrop::new(self).0.take().expect("finished once");
         let mut state = slot.slot().lock();
         if !state.is_awaited() {
-            return Self::end(state, Some(completion));
+            return Self::end_with(state, completion);
         }
         // What nearly every send comes to.
         let ended = state.life.end(false);
@@ -475,7 +543,12 @@ impl InFlight {
         Self::end(slot.slot().lock(), None);
     }
 
-    fn end(mut state: MutexGuard<'_, State>, completion: Option<Completion>) {
+    #[inline(never)]
+    fn end_with(state: Guard<'_, State>, completion: Completion) {
+        Self::end(state, Some(completion));
+    }
+
+    fn end(mut state: Guard<'_, State>, completion: Option<Completion>) {
         let subscription = state.with_op(|op| op.is_subscription());
         let ended = state.life.end(subscription);
         let mut unwanted = None;
