@@ -3,7 +3,7 @@
 mod support;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -20,6 +20,7 @@ mod workers {
         completes_later,
         a_dropped_operation_is_cancelled_and_the_port_goes_on,
         a_late_completion_is_dropped,
+        a_send_that_is_given_up_leaves_its_buffer,
         from_foreign_threads_and_other_workers,
         two_users_take_turns,
         a_poll_and_a_run_take_turns,
@@ -183,6 +184,59 @@ fn a_late_completion_is_dropped(workers: usize) {
         // It was sent all the same; the next operation is another one.
         assert_eq!(recv(&Port::new(descriptor.clone())).await, b"late");
         assert!(port.run(send(b"next", &drops)).await.0.is_ok());
+    });
+}
+
+fn a_send_that_is_given_up_leaves_its_buffer(workers: usize) {
+    let Bed {
+        world,
+        rt,
+        descriptor,
+    } = bed(workers);
+    let port = Port::new(descriptor.clone());
+    let back = Port::new(descriptor.clone());
+    let drops: Arc<AtomicUsize> = Arc::default();
+    let dropped = || drops.load(Ordering::SeqCst);
+    let buffer = |bytes: &[u8]| Counted(bytes.into(), drops.clone());
+    rt.block_on(async {
+        // It moves while it is in flight, and comes back.
+        world.hold(&descriptor);
+        let mut sending = Box::new(port.send(buffer(b"moved"), true));
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut *sending).poll(cx).is_pending())).await;
+        let sending = *sending;
+        world.let_go(&descriptor);
+        let (sent, bytes) = sending.await;
+        assert_eq!((sent.unwrap(), &*bytes.0, dropped()), (5, &b"moved"[..], 0));
+        assert_eq!(recv(&back).await, b"moved");
+        drop(bytes);
+
+        // It is dropped in flight: the operation has the buffer to the end.
+        world.hold(&descriptor);
+        let mut sending = port.send(buffer(b"late"), true);
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut sending).poll(cx).is_pending())).await;
+        drop(sending);
+        until(|| world.cancels.load(Ordering::SeqCst) == 1).await;
+        assert_eq!(dropped(), 1, "the kernel still has it");
+        world.let_go(&descriptor);
+        until(|| dropped() == 2).await;
+        assert_eq!(recv(&back).await, b"late");
+
+        // It is dropped when the operation is over, and was not asked.
+        let finished = world.finished.load(Ordering::SeqCst);
+        world.hold(&descriptor);
+        let mut sending = port.send(buffer(b"over"), true);
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut sending).poll(cx).is_pending())).await;
+        world.let_go(&descriptor);
+        until(|| world.finished.load(Ordering::SeqCst) > finished).await;
+        assert_eq!(dropped(), 2);
+        drop(sending);
+        assert_eq!(dropped(), 3);
+        assert_eq!(recv(&back).await, b"over");
+
+        // It never began.
+        drop(port.send(buffer(b"never"), true));
+        assert_eq!(dropped(), 4);
+        assert_eq!(world.cancels.load(Ordering::SeqCst), 1);
     });
 }
 
