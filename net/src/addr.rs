@@ -153,6 +153,22 @@ pub async fn resolve(what: impl ToAddrs) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
+/// What `attempt` makes of the first address for which it does not fail, or the
+/// last error.
+pub(crate) async fn first_of<T>(
+    what: impl ToAddrs,
+    attempt: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = None;
+    for address in resolve(what).await? {
+        match attempt(address) {
+            Ok(made) => return Ok(made),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.expect("resolve gives at least one address"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::sealed::Sealed;

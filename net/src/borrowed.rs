@@ -19,8 +19,8 @@ use crate::stream::StreamSocket;
 /// On the spot, and a broken pipe is an error.
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// UIO_MAXIOV of linux/uio.h: sendmsg(2) refuses more.
-const MOST_SLICES: usize = 1024;
+/// sendmsg(2) refuses more.
+const MOST_SLICES: usize = libc::UIO_MAXIOV as usize;
 
 impl<F: Family> StreamSocket<F> {
     /// Sends some of the borrowed bytes, and says how many: for a single
@@ -156,7 +156,7 @@ impl<F: Family> StreamSocket<F> {
 }
 
 /// What of the slices one call may send; none if there is nothing.
-fn sendable<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+pub(crate) fn sendable<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     // Else many empty ones in front would make it 0, which is no progress.
     let first = bufs.iter().position(|buf| !buf.is_empty());
     let bufs = &bufs[first.unwrap_or(bufs.len())..];

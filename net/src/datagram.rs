@@ -5,10 +5,9 @@
 //! ready is with the kernel while one waits. So giving up loses no message,
 //! and who waits owns no buffer.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -123,13 +122,6 @@ impl AsFd for Ports {
     }
 }
 
-impl fmt::Debug for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fd = self.as_fd().as_raw_fd();
-        f.debug_tuple("Ports").field(&fd).finish()
-    }
-}
-
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<Received> {
     let size = sys::recv(fd, buf, RECV | flags)?;
     Ok(Received::of(size, buf.len()))
@@ -196,7 +188,7 @@ macro_rules! message_socket {
 
         impl ::std::os::fd::AsRawFd for $type {
             fn as_raw_fd(&self) -> ::std::os::fd::RawFd {
-                ::std::os::fd::AsFd::as_fd(self).as_raw_fd()
+                ::std::os::fd::AsRawFd::as_raw_fd(&self.ports.as_fd())
             }
         }
 

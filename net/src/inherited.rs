@@ -77,9 +77,7 @@ impl ListenFd {
         }
         TcpListener::on(self.fd, &crate::runtime()?)
     }
-}
 
-impl ListenFd {
     /// Whether it is a local stream socket that listens.
     pub fn is_unix_listener(&self) -> bool {
         let socket = SockRef::from(&self.fd);

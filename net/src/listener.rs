@@ -256,6 +256,12 @@ pub struct Incoming<'a, F = Tcp> {
 
 impl<F: Family> Incoming<'_, F> {
     /// The next connection; never `None`.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](Listener::accept).
     pub async fn next(&mut self) -> Option<io::Result<F::Connection>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }

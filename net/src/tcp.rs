@@ -10,7 +10,7 @@ use isochrome_runtime::op::{Address, Op};
 use isochrome_runtime::{Descriptor, Handle};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::addr::{ToAddrs, resolve};
+use crate::addr::{ToAddrs, first_of};
 use crate::connect;
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
@@ -133,13 +133,15 @@ impl TcpListener {
     /// had. Port 0 asks the system for one. SO_REUSEADDR is set, as in std, so
     /// that a server can be restarted at once.
     ///
+    /// Dropping the future abandons the look-up of a name.
+    ///
     /// # Errors
     ///
     /// That of the last address: in use, mostly, or not allowed; or of the
     /// look-up (see [`resolve`](crate::resolve)); if called outside a runtime.
     pub async fn bind(on: impl ToAddrs) -> io::Result<TcpListener> {
         let runtime = crate::runtime()?;
-        first_of(resolve(on).await?, |addr| bind_one(addr, false, &runtime))
+        first_of(on, |addr| bind_one(addr, false, &runtime)).await
     }
 
     /// A listener for each worker, all on one address (SO_REUSEPORT): the
@@ -170,14 +172,15 @@ impl TcpListener {
     /// Without stealing, or with
     /// [`spawn_local`](isochrome_runtime::spawn_local), it stays.
     ///
-    /// Closing one of them resets the connections that wait at it.
+    /// Closing one of them resets the connections that wait at it. Dropping the
+    /// future abandons the look-up of a name.
     ///
     /// # Errors
     ///
     /// As for [`bind`](TcpListener::bind).
     pub async fn bind_group(on: impl ToAddrs) -> io::Result<Vec<TcpListener>> {
         let runtime = crate::runtime()?;
-        let first = first_of(resolve(on).await?, |addr| bind_one(addr, true, &runtime))?;
+        let first = first_of(on, |addr| bind_one(addr, true, &runtime)).await?;
         let address = first.local_addr()?;
         let mut group = vec![first];
         while group.len() < runtime.workers() {
@@ -208,21 +211,6 @@ impl TcpListener {
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
         TcpListener::on(listener.into(), &crate::runtime()?)
     }
-}
-
-/// The first that can be had.
-fn first_of(
-    addresses: Vec<SocketAddr>,
-    bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
-) -> io::Result<TcpListener> {
-    let mut last = None;
-    for address in addresses {
-        match bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(e) => last = Some(e),
-        }
-    }
-    Err(last.expect("resolve gives at least one address"))
 }
 
 fn bind_one(addr: SocketAddr, shared: bool, runtime: &Handle) -> io::Result<TcpListener> {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use isochrome_runtime::Descriptor;
-use isochrome_runtime::op::{FileOp, Interest, Port, Yield, call};
+use isochrome_runtime::op::{FileOp, Interest, Port, call};
 
 use crate::family::Family;
-use crate::fs::File;
+use crate::fs::{File, count};
 use crate::stream::StreamSocket;
 
 /// How much of a file is in a pipe, or in a buffer, at a time: as much as a
@@ -194,13 +194,6 @@ async fn empty<F: Family>(
         keep: Some(other_end.clone()),
     };
     to.ports.send().file(op).await.0.map(count)
-}
-
-fn count(yielded: Yield) -> usize {
-    match yielded {
-        Yield::Done(n) => n,
-        Yield::Buf(_) | Yield::Socket(_) | Yield::File(_) => 0,
-    }
 }
 
 /// Through a buffer.

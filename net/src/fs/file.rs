@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, LentMut, LentSlices};
-use isochrome_runtime::op::{FileOp, Inline, Port, Stat};
+use isochrome_runtime::op::{FileOp, Inline, Port, Stat, call};
 use isochrome_runtime::{Descriptor, Handle};
 
 use super::metadata::Metadata;
@@ -92,7 +92,7 @@ impl File {
     ///
     /// If its mode cannot be set, or outside a runtime.
     pub fn from_std(file: std::fs::File) -> io::Result<File> {
-        let flags = flags(&file)?;
+        let flags = call::flags(file.as_fd())?;
         File::on(file.into(), flags, crate::runtime()?)
     }
 
@@ -354,7 +354,7 @@ impl File {
     }
 
     /// Makes the file this long: cuts it off, or adds zeros. On the blocking
-    /// pool: ftruncate(2).
+    /// pool: ftruncate(2). Dropping the future does not stop it.
     ///
     /// # Errors
     ///
@@ -363,7 +363,8 @@ impl File {
         self.with_std(move |file| file.set_len(len)).await
     }
 
-    /// Sets the permissions. On the blocking pool: fchmod(2).
+    /// Sets the permissions. On the blocking pool: fchmod(2). Dropping the future
+    /// does not stop it.
     ///
     /// # Errors
     ///
@@ -419,11 +420,6 @@ impl File {
         let fd = descriptor.reclaim();
         async { fd.await.expect("nobody else reclaims it") }
     }
-}
-
-/// The flags that a file was opened with.
-fn flags(file: &std::fs::File) -> io::Result<i32> {
-    isochrome_runtime::op::call::flags(file.as_fd())
 }
 
 impl AsFd for File {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use isochrome_runtime::op::{FileOp, Stat};
+use isochrome_runtime::op::FileOp;
 
 /// What is known about a file: statx(2).
 #[derive(Clone, Copy)]
@@ -16,11 +16,7 @@ impl Metadata {
         let FileOp::Stat { answer, .. } = op else {
             unreachable!("a port gives back the operation it was given")
         };
-        Ok(Metadata::of(&answer))
-    }
-
-    fn of(stat: &Stat) -> Metadata {
-        Metadata(*stat.get())
+        Ok(Metadata(*answer.get()))
     }
 
     fn is(&self, kind: libc::mode_t) -> bool {

@@ -26,4 +26,5 @@ pub use paths::{
     DirEntry, create_dir, create_dir_all, metadata, read_dir, remove_dir, remove_dir_all,
     remove_file, rename, symlink_metadata,
 };
+pub(crate) use ports::count;
 pub use whole::{read, read_to_string, write};

@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use isochrome_runtime::Descriptor;
-use isochrome_runtime::op::{FileOp, Port, Stat, Yield};
+use isochrome_runtime::op::{FileOp, Port, Stat};
 
 use super::metadata::Metadata;
 use super::open::c_path;
+use super::ports::count;
 
 /// What is known about what a path leads to.
 ///
@@ -39,11 +40,7 @@ async fn stat(path: &Path, follow: bool) -> io::Result<Metadata> {
         answer,
     };
     let (completion, op) = port.file(op).await;
-    let count = completion.map(|yielded| match yielded {
-        Yield::Done(n) => n,
-        Yield::Buf(_) | Yield::Socket(_) | Yield::File(_) => 0,
-    });
-    Metadata::answered(count, op)
+    Metadata::answered(completion.map(count), op)
 }
 
 /// Calls std on the blocking pool.

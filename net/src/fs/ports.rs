@@ -49,7 +49,8 @@ impl Ports {
     }
 }
 
-fn count(yielded: Yield) -> usize {
+/// What it counts, if anything.
+pub(crate) fn count(yielded: Yield) -> usize {
     match yielded {
         Yield::Done(n) => n,
         Yield::Buf(_) | Yield::Socket(_) | Yield::File(_) => 0,

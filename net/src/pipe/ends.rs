@@ -5,12 +5,13 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut};
 use isochrome_runtime::op::{Interest, Port, call};
 use isochrome_runtime::{Descriptor, Handle};
+
+use crate::borrowed::sendable;
 
 /// A new pipe: what is written to the first can be read from the second. Both
 /// are close-on-exec.
@@ -47,11 +48,6 @@ pub struct Sender {
 }
 
 impl Receiver {
-    pub(super) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<Receiver> {
-        let port = Port::new(Descriptor::nonblocking(fd, runtime)?);
-        Ok(Receiver { port })
-    }
-
     /// Takes the reading end of a pipe over: std's `ChildStdout` and
     /// `ChildStderr`, an `OwnedFd`, or standard input that is a pipe. See the
     /// [module](super#modes) for what that does to those who share it.
@@ -131,24 +127,9 @@ impl Receiver {
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         read(self.as_fd(), buf)
     }
-
-    /// The descriptor, in blocking mode, for a child or whoever else. It is
-    /// free once the last wait that was given up has ended.
-    ///
-    /// # Errors
-    ///
-    /// If its mode cannot be set.
-    pub fn into_blocking_fd(self) -> impl Future<Output = io::Result<OwnedFd>> + Send {
-        into_blocking(self.port)
-    }
 }
 
 impl Sender {
-    pub(super) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<Sender> {
-        let port = Port::new(Descriptor::nonblocking(fd, runtime)?);
-        Ok(Sender { port })
-    }
-
     /// Takes the writing end of a pipe over: std's `ChildStdin`, an `OwnedFd`,
     /// or standard output that is a pipe. See the [module](super#modes) for
     /// what that does to those who share it.
@@ -200,10 +181,7 @@ impl Sender {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // Else many empty ones in front would make it 0, which is no progress.
-        let first = bufs.iter().position(|buf| !buf.is_empty());
-        let bufs = &bufs[first.unwrap_or(0)..];
-        let port = &self.port;
+        let (bufs, port) = (sendable(bufs), &self.port);
         port.poll_io(cx, Interest::Write, |fd| call::write_vectored(fd, bufs))
     }
 
@@ -251,16 +229,6 @@ impl Sender {
     /// [`write`](Sender::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         call::write(self.as_fd(), buf)
-    }
-
-    /// The descriptor, in blocking mode, for a child or whoever else. It is
-    /// free once the last wait that was given up has ended.
-    ///
-    /// # Errors
-    ///
-    /// If its mode cannot be set.
-    pub fn into_blocking_fd(self) -> impl Future<Output = io::Result<OwnedFd>> + Send {
-        into_blocking(self.port)
     }
 }
 
@@ -313,20 +281,33 @@ fn checked(fd: OwnedFd, access: i32, what: &str) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn into_blocking(port: Port) -> impl Future<Output = io::Result<OwnedFd>> + Send {
-    let descriptor: Arc<Descriptor> = port.descriptor().clone();
-    drop(port);
-    let fd = descriptor.reclaim();
-    async {
-        let fd = fd.await.expect("nobody else reclaims it");
-        call::set_nonblocking(fd.as_fd(), false)?;
-        Ok(fd)
-    }
-}
-
 macro_rules! end {
-    ($end:ident, $name:literal) => {
+    ($end:ident) => {
         impl $end {
+            pub(super) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<$end> {
+                let port = Port::new(Descriptor::nonblocking(fd, runtime)?);
+                Ok($end { port })
+            }
+
+            /// The descriptor, in blocking mode, for a child or whoever else. It
+            /// is free once the last wait that was given up has ended.
+            ///
+            /// Dropping the future closes it.
+            ///
+            /// # Errors
+            ///
+            /// If its mode cannot be set.
+            pub fn into_blocking_fd(self) -> impl Future<Output = io::Result<OwnedFd>> + Send {
+                let descriptor = self.port.descriptor().clone();
+                drop(self);
+                let fd = descriptor.reclaim();
+                async {
+                    let fd = fd.await.expect("nobody else reclaims it");
+                    call::set_nonblocking(fd.as_fd(), false)?;
+                    Ok(fd)
+                }
+            }
+
             /// How many bytes the pipe has room for: 65,536 if nothing else
             /// was said.
             ///
@@ -362,7 +343,7 @@ macro_rules! end {
 
         impl fmt::Debug for $end {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct($name)
+                f.debug_struct(stringify!($end))
                     .field("fd", &self.as_raw_fd())
                     .finish_non_exhaustive()
             }
@@ -370,5 +351,5 @@ macro_rules! end {
     };
 }
 
-end!(Receiver, "Receiver");
-end!(Sender, "Sender");
+end!(Receiver);
+end!(Sender);

@@ -12,7 +12,7 @@ use super::ends::{Receiver, Sender};
 use crate::fs::c_path;
 
 /// Makes a FIFO, with these permissions before the umask: mkfifo(3), on the
-/// blocking pool.
+/// blocking pool. Dropping the future does not stop it.
 ///
 /// # Errors
 ///
@@ -47,6 +47,8 @@ impl OpenOptions {
 
     /// Opens the reading end. There need not be a sender yet.
     ///
+    /// Dropping the future gives it up: what is opened too late is closed.
+    ///
     /// # Errors
     ///
     /// What open(2) answers; [`InvalidInput`](ErrorKind::InvalidInput) if it
@@ -58,6 +60,8 @@ impl OpenOptions {
     }
 
     /// Opens the writing end.
+    ///
+    /// Dropping the future gives it up, likewise.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::addr::{ToAddrs, resolve};
+use crate::addr::{ToAddrs, first_of};
 use crate::datagram::{self, Ports, Received, message_socket, recv, send, send_to};
 
 /// A UDP socket.
@@ -61,6 +61,8 @@ impl UdpSocket {
     /// Binds the first of the addresses that `on` stands for that can be had.
     /// Port 0 asks the system for one.
     ///
+    /// Dropping the future abandons the look-up of a name.
+    ///
     /// # Errors
     ///
     /// That of the last address: in use, mostly, or not of this host; or of
@@ -68,19 +70,14 @@ impl UdpSocket {
     /// runtime.
     pub async fn bind(on: impl ToAddrs) -> io::Result<UdpSocket> {
         let runtime = crate::runtime()?;
-        let mut last = None;
-        for addr in resolve(on).await? {
+        let bind = |addr: SocketAddr| {
             let kind = Type::DGRAM.cloexec();
             let socket = Socket::new_raw(Domain::for_address(addr), kind, Some(Protocol::UDP))?;
-            match socket.bind(&addr.into()) {
-                Ok(()) => {
-                    let ports = Ports::on(socket.into(), &runtime)?;
-                    return Ok(UdpSocket { ports });
-                }
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.expect("resolve gives at least one address"))
+            socket.bind(&addr.into())?;
+            let ports = Ports::on(socket.into(), &runtime)?;
+            Ok(UdpSocket { ports })
+        };
+        first_of(on, bind).await
     }
 
     /// Takes a std socket over.
@@ -116,14 +113,7 @@ impl UdpSocket {
     /// That of the last address: no route to it, or of another family than the
     /// socket; or of the look-up (see [`resolve`](crate::resolve)).
     pub async fn connect(&self, to: impl ToAddrs) -> io::Result<()> {
-        let mut last = None;
-        for addr in resolve(to).await? {
-            match self.socket().connect(&addr.into()) {
-                Ok(()) => return Ok(()),
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.expect("resolve gives at least one address"))
+        first_of(to, |addr| self.socket().connect(&addr.into())).await
     }
 
     // -- receiving --------------------------------------------------------

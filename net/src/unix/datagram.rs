@@ -7,6 +7,7 @@ use std::os::unix::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use isochrome_runtime::Handle;
 use libc::c_int;
 use socket2::Type;
 
@@ -49,8 +50,7 @@ impl UnixDatagram {
     /// removed. If the name is none; outside a runtime.
     pub fn bind(on: impl ToUnixAddr) -> io::Result<UnixDatagram> {
         let runtime = crate::runtime()?;
-        let ports = Ports::on(bind::bound(Type::DGRAM, on)?.into(), &runtime)?;
-        Ok(UnixDatagram::on(ports))
+        UnixDatagram::on(bind::bound(Type::DGRAM, on)?.into(), &runtime)
     }
 
     /// A socket without a name, to send from.
@@ -60,8 +60,7 @@ impl UnixDatagram {
     /// If no descriptor is left, or outside a runtime.
     pub fn unbound() -> io::Result<UnixDatagram> {
         let runtime = crate::runtime()?;
-        let ports = Ports::on(bind::socket(Type::DGRAM)?.into(), &runtime)?;
-        Ok(UnixDatagram::on(ports))
+        UnixDatagram::on(bind::socket(Type::DGRAM)?.into(), &runtime)
     }
 
     /// Two sockets without names, connected to each other: socketpair(2).
@@ -70,10 +69,7 @@ impl UnixDatagram {
     ///
     /// If no descriptor is left, or outside a runtime.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        pair(Type::DGRAM, |fd, runtime| {
-            let ports = Ports::on(fd, runtime)?;
-            Ok(UnixDatagram::on(ports))
-        })
+        pair(Type::DGRAM, UnixDatagram::on)
     }
 
     /// Takes a std socket over.
@@ -82,8 +78,7 @@ impl UnixDatagram {
     ///
     /// If its mode cannot be set, or outside a runtime.
     pub fn from_std(socket: std::os::unix::net::UnixDatagram) -> io::Result<UnixDatagram> {
-        let ports = Ports::on(socket.into(), &crate::runtime()?)?;
-        Ok(UnixDatagram::on(ports))
+        UnixDatagram::on(socket.into(), &crate::runtime()?)
     }
 
     /// The socket as one of std, in blocking mode, when the last wait that was
@@ -112,9 +107,11 @@ impl UnixDatagram {
         connected.map_err(|e| bind::explain_connect(&name, e))
     }
 
-    fn on(ports: Ports) -> UnixDatagram {
-        let ended = AtomicBool::new(false);
-        UnixDatagram { ports, ended }
+    fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<UnixDatagram> {
+        Ok(UnixDatagram {
+            ports: Ports::on(fd, runtime)?,
+            ended: AtomicBool::new(false),
+        })
     }
 
     // -- receiving --------------------------------------------------------

@@ -179,8 +179,8 @@ impl fmt::Debug for LentMut {
     }
 }
 
-/// `UIO_MAXIOV` of `linux/uio.h`: the kernel refuses more at once.
-pub(super) const MOST_SLICES: usize = 1024;
+/// The kernel refuses more at once.
+pub(crate) const MOST_SLICES: usize = libc::UIO_MAXIOV as usize;
 
 /// Several owned buffers lent to one operation, and what the kernel is told of
 /// them. Of very many, the first 1,024.

@@ -18,6 +18,8 @@ mod lent;
 mod pool;
 
 #[cfg(not(all(test, loom)))]
+pub(crate) use lent::MOST_SLICES;
+#[cfg(not(all(test, loom)))]
 pub use {
     gather::Gather,
     lent::{Lent, LentMut, LentSlices},

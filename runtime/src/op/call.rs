@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{file_sys, sys::retry};
+use crate::buf::MOST_SLICES;
 
 /// read(2).
 ///
@@ -25,7 +26,7 @@ pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
 ///
 /// What it answers.
 pub fn read_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-    let (fd, count) = (fd.as_raw_fd(), bufs.len().min(1024) as i32);
+    let (fd, count) = (fd.as_raw_fd(), bufs.len().min(MOST_SLICES) as i32);
     // SAFETY: slices have the form of the kernel's, and are borrowed for the
     // call.
     retry(|| unsafe { libc::readv(fd, bufs.as_mut_ptr().cast(), count) })
@@ -49,7 +50,7 @@ pub fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
 /// What it answers.
 pub fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let fd = fd.as_raw_fd();
-    let count = bufs.len().min(1024) as i32;
+    let count = bufs.len().min(MOST_SLICES) as i32;
     // SAFETY: slices have the form of the kernel's, and are borrowed for the
     // call.
     retry(|| unsafe { libc::writev(fd, bufs.as_ptr().cast(), count) })
