@@ -7,7 +7,10 @@
 
 #[cfg(not(all(test, loom)))]
 mod imp {
+    #[cfg(isochrome_tsan)]
+    pub(crate) use super::watched::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::atomic;
+    #[cfg(not(isochrome_tsan))]
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
     /// `std::cell::UnsafeCell` with loom's access methods.
@@ -41,5 +44,8 @@ mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 }
+
+#[cfg(isochrome_tsan)]
+mod watched;
 
 pub(crate) use imp::*;
