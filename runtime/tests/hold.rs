@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 
-use isochrome_runtime::{Color, Hold, spawn, yield_now};
+use isochrome_runtime::{Builder, Color, Hold, spawn, yield_now};
 use support::{
-    CountDrop, Event, Occupied, OnDrop, Plain, Rng, foreign_block_on, keep_for_ever, message,
-    poll_once, runtime,
+    CountDrop, Event, Occupied, OnDrop, Plain, Rng, World, foreign_block_on, keep_for_ever,
+    message, poll_once, runtime,
 };
 
 mod workers {
@@ -45,6 +45,7 @@ mod workers {
         three_holds_that_wait_in_a_circle,
         holds_that_only_wait_make_no_circle,
         a_hold_that_ended_is_in_no_circle,
+        a_block_that_yields_lets_the_driver_run,
     );
 }
 
@@ -680,5 +681,23 @@ fn a_hold_that_ended_is_in_no_circle(workers: usize) {
         hold_a.await.unwrap();
         in_b.await.unwrap().unwrap();
         left.await.unwrap();
+    });
+}
+
+fn a_block_that_yields_lets_the_driver_run(workers: usize) {
+    let world = World::new();
+    // Thieves may run what yielded earlier.
+    let rt = world.build(Builder::new().workers(workers).stealing(false));
+    let color = rt.handle().color();
+    rt.block_on(async {
+        let block = async move {
+            for _ in 0..20 {
+                let before = world.parks.load(Ordering::SeqCst);
+                yield_now().await;
+                let after = world.parks.load(Ordering::SeqCst);
+                assert!(after > before, "it ran again without the driver's turn");
+            }
+        };
+        color.hold(block).await.unwrap();
     });
 }

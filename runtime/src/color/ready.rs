@@ -169,16 +169,22 @@ impl<N: Linked> Ready<N> {
         self.list.with_mut(|list| unsafe { (*list).pop() })
     }
 
-    /// Whether the runner's own list begins with this node.
+    /// Whether this node is the one that `pop` takes next. It may have been
+    /// pushed from without the run: a hold's block wakes itself under another
+    /// color.
     ///
     /// # Safety
     ///
     /// The caller is the runner.
     #[cfg(not(all(test, loom)))]
-    pub(crate) unsafe fn begins_with(&self, node: *const N) -> bool {
+    pub(crate) unsafe fn is_next(&self, node: *const N) -> bool {
         // SAFETY: the list is the runner's alone.
-        self.list
-            .with(|list| ptr::eq(unsafe { (*list).head }, node))
+        let head = || self.list.with(|list| unsafe { (*list).head });
+        if head().is_null() {
+            // SAFETY: the caller is the runner.
+            unsafe { self.take_chain() };
+        }
+        ptr::eq(head(), node)
     }
 
     /// Ends the run. `true`: the color is idle, and the caller must not touch

@@ -129,7 +129,7 @@ impl Worker {
         while polls < COLOR {
             let yielder = self.yielder.get();
             // SAFETY: we took the color off its queue: we are the runner.
-            if !yielder.is_null() && unsafe { core.ready.begins_with(yielder) } {
+            if !yielder.is_null() && unsafe { core.ready.is_next(yielder) } {
                 break;
             }
             // SAFETY: as above.
