@@ -147,10 +147,11 @@ impl Pool {
         for work in queued {
             work.refuse(Reason::ShutDown);
         }
-        let deadline = Instant::now() + grace;
+        let begun = Instant::now();
         let mut state = self.0.lock();
         while state.threads > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
+            // No deadline: the clock may not reach so far.
+            let left = grace.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return;
             }

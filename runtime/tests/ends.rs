@@ -4,9 +4,10 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use isochrome_runtime::{Color, Handle, JoinHandle, spawn, yield_now};
-use support::{CountDrop, Event, OnDrop, foreign_block_on, runtime};
+use isochrome_runtime::{Builder, Color, Handle, JoinHandle, spawn, yield_now};
+use support::{CountDrop, Event, OnDrop, World, foreign_block_on, runtime};
 
 mod workers {
     crate::support::on_workers!(
@@ -19,6 +20,7 @@ mod workers {
         colors_and_handles_spawn_nothing_afterwards,
         ends_within_a_panic,
         ends_within_a_task_of_another,
+        a_grace_period_without_end,
     );
 }
 
@@ -318,4 +320,18 @@ fn ends_within_a_task_of_another(workers: usize) {
         });
         task.await.unwrap();
     });
+}
+
+fn a_grace_period_without_end(workers: usize) {
+    let grace = Duration::MAX;
+    let rt = World::new().build(Builder::new().workers(workers).shutdown_grace(grace));
+    let (begun, begin) = std::sync::mpsc::channel();
+    let closure = rt.handle().spawn_blocking(move || {
+        begun.send(()).unwrap();
+        std::thread::yield_now();
+        1
+    });
+    begin.recv().unwrap();
+    assert_eq!(rt.shutdown(), 0);
+    assert!(closure.is_finished(), "it was waited for");
 }

@@ -313,11 +313,11 @@ impl Driver for TestDriver {
     }
 
     fn shutdown(&mut self, grace: Duration) -> usize {
-        let end = Instant::now() + grace;
+        let begun = Instant::now();
         self.cancelled.extend(self.ops.keys());
         loop {
             self.step();
-            let left = end.saturating_duration_since(Instant::now());
+            let left = grace.saturating_sub(begun.elapsed());
             if self.ops.is_empty() || left.is_zero() {
                 break;
             }
