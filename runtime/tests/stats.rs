@@ -28,6 +28,7 @@ mod workers {
         without_a_limit_no_poll_is_long,
         a_callback_that_panics_harms_nobody,
         workers_tell_of_sleep_and_wakes,
+        no_figure_of_a_worker_goes_back,
     );
 }
 
@@ -444,4 +445,37 @@ fn workers_tell_of_sleep_and_wakes(workers: usize) {
         assert_eq!((after.ready_colors, after.timers), (0, 0));
     }
     assert_eq!(after.foreign_tasks, 0);
+}
+
+fn no_figure_of_a_worker_goes_back(workers: usize) {
+    let rt = runtime(workers);
+    let handle = rt.handle().clone();
+    let color = handle.color_named("busy");
+    let reader = thread::spawn(move || {
+        let figures = |worker: &WorkerStats| {
+            [
+                worker.polls,
+                worker.unnamed_polls,
+                worker.color_turns,
+                worker.unnamed_color_turns,
+            ]
+        };
+        let mut before = vec![[0; 4]; workers];
+        // Until enough was counted for the reads to have met many turns.
+        while sum(&handle, |worker| worker.color_turns) < 100_000 {
+            let now: Vec<_> = handle.stats().workers.iter().map(figures).collect();
+            for (before, now) in before.iter().zip(&now) {
+                let back = before.iter().zip(now).any(|(before, now)| now < before);
+                assert!(!back, "{before:?}, and then {now:?}");
+            }
+            before = now;
+        }
+    });
+    rt.block_on(async {
+        while !reader.is_finished() {
+            drop(color.spawn(async {}));
+            yield_now().await;
+        }
+    });
+    reader.join().unwrap();
 }

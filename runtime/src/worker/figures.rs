@@ -26,9 +26,12 @@ use crate::task::{Header, TaskRef};
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Figures {
-    polls: Counter,
     turns: Counter,
+    /// The parts are counted, and the wholes added up by who reads them: the
+    /// difference of a whole and a part would go back at times.
+    unnamed_polls: Counter,
     named_polls: Counter,
+    unnamed_color_turns: Counter,
     named_color_turns: Counter,
     steals: Counter,
     stolen: Counter,
@@ -59,10 +62,9 @@ impl Figures {
         self.cpu_clock.store(0, Ordering::Relaxed);
     }
 
-    /// A turn of a color has ended.
-    #[inline]
-    pub(super) fn ran(&self, polls: usize) {
-        self.polls.add(polls as u64);
+    /// Colors begun.
+    pub(super) fn progress(&self) -> u64 {
+        self.unnamed_color_turns.get() + self.named_color_turns.get()
     }
 
     pub(super) fn slept(&self) {
@@ -106,15 +108,13 @@ impl Figures {
 impl WorkerShared {
     fn stats(&self) -> WorkerStats {
         let figures = &self.figures;
-        // Parts before the wholes that they are part of.
-        let (named_polls, named_turns) =
-            (figures.named_polls.get(), figures.named_color_turns.get());
-        let (polls, color_turns) = (figures.polls.get(), self.progress.get());
+        let unnamed_polls = figures.unnamed_polls.get();
+        let unnamed_color_turns = figures.unnamed_color_turns.get();
         WorkerStats {
-            polls,
-            unnamed_polls: polls.saturating_sub(named_polls),
-            color_turns,
-            unnamed_color_turns: color_turns.saturating_sub(named_turns),
+            polls: unnamed_polls + figures.named_polls.get(),
+            unnamed_polls,
+            color_turns: unnamed_color_turns + figures.named_color_turns.get(),
+            unnamed_color_turns,
             turns: figures.turns.get(),
             steals: figures.steals.get(),
             colors_stolen: figures.stolen.get(),
@@ -197,6 +197,9 @@ impl LongPolls {
 
 /// Looks at a turn of a color. `()` does not.
 pub(super) trait Probe {
+    /// When the turn begins.
+    fn begin(&self, worker: &Worker);
+
     /// Before each poll.
     fn poll(&mut self, worker: &Worker, task: NonNull<Header>);
 
@@ -206,15 +209,29 @@ pub(super) trait Probe {
 
 impl Probe for () {
     #[inline(always)]
+    fn begin(&self, worker: &Worker) {
+        worker.shared().figures.unnamed_color_turns.add(1);
+    }
+
+    #[inline(always)]
     fn poll(&mut self, _: &Worker, _: NonNull<Header>) {}
 
     #[inline(always)]
-    fn end(self, _: &Worker, _: usize) -> Option<Box<Found>> {
+    fn end(self, worker: &Worker, polls: usize) -> Option<Box<Found>> {
+        worker.shared().figures.unnamed_polls.add(polls as u64);
         None
     }
 }
 
 impl Probe for Measure<'_> {
+    fn begin(&self, worker: &Worker) {
+        let figures = &worker.shared().figures;
+        match self.color {
+            Some(_) => figures.named_color_turns.add(1),
+            None => figures.unnamed_color_turns.add(1),
+        }
+    }
+
     fn poll(&mut self, worker: &Worker, task: NonNull<Header>) {
         if self.limit != u64::MAX {
             self.end_poll(|| worker.clock_nanos());
@@ -229,13 +246,17 @@ impl Probe for Measure<'_> {
         let now = worker.clock_nanos();
         self.end_poll(|| now);
         let figures = &worker.shared().figures;
-        let mut hot = None;
-        if let Some(color) = self.color {
-            figures.named_polls.add(polls as u64);
-            hot = color
-                .end_turn(self.begun, now)
-                .map(|hot| worker.hot(hot, color));
-        }
+        let hot = match self.color {
+            None => {
+                figures.unnamed_polls.add(polls as u64);
+                None
+            }
+            Some(color) => {
+                figures.named_polls.add(polls as u64);
+                let hot = color.end_turn(self.begun, now);
+                hot.map(|hot| worker.hot(hot, color))
+            }
+        };
         if hot.is_none() && self.long_polls == 0 {
             return None;
         }
@@ -296,7 +317,6 @@ impl Worker {
         let now = self.clock_nanos();
         if let Some(color) = color {
             color.begin_turn(now);
-            self.shared().figures.named_color_turns.add(1);
         }
         Measure {
             color,

@@ -119,7 +119,7 @@ impl Worker {
         core.runs_on(self.index);
         let outer = self.running.replace(color.as_ptr());
         debug_assert!(outer.is_null(), "a worker runs one color at a time");
-        shared.progress.add(1);
+        probe.begin(self);
         self.pace.begin_color();
         let mut polls = 0;
         let mut spent = 0;
@@ -158,7 +158,6 @@ impl Worker {
                 }
             }
         }
-        shared.figures.ran(polls);
         let found = probe.end(self, polls);
         // SAFETY: we are the runner; `core` is not touched after `true`.
         let kept = !handed.is_some_and(|hold| unsafe { hold.grant() });

@@ -12,7 +12,6 @@ use super::pace;
 use super::queue::RunQueue;
 use super::sleep::Sleep;
 use crate::color::Core;
-use crate::counter::Counter;
 use crate::descriptor::Legacy;
 use crate::driver::Unpark;
 use crate::op::{InFlight, Slot, SlotRef};
@@ -38,8 +37,6 @@ pub(crate) struct WorkerShared {
     pub(crate) timers: Timers,
     /// Nanoseconds of a color's turn here, on average; [`AWAY`].
     pub(super) pace: AtomicU32,
-    /// Colors begun. Written by the worker.
-    pub(super) progress: Counter,
     pub(super) figures: Figures,
     /// The driver's count of completions that it did not know.
     pub(super) unknown: OnceLock<Arc<AtomicU64>>,
@@ -60,7 +57,6 @@ impl WorkerShared {
             unpark: OnceLock::new(),
             timers: Timers::new(),
             pace: AtomicU32::new(pace::UNKNOWN),
-            progress: Counter::new(0),
             figures: Figures::default(),
             unknown: OnceLock::new(),
         }

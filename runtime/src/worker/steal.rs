@@ -72,7 +72,7 @@ impl Worker {
 
     /// Whether a worker has begun no color since the scout's last look.
     fn is_stuck(&self, index: usize, other: &WorkerShared) -> bool {
-        self.scouting.get() && self.seen.borrow().get(index) == Some(&other.progress.get())
+        self.scouting.get() && self.seen.borrow().get(index) == Some(&other.figures.progress())
     }
 
     /// Takes work where it pays, or is stranded. `true`: there is some now.
@@ -144,7 +144,7 @@ impl Worker {
         seen.extend(shared.workers.iter().map(|worker| {
             // Who sleeps is not stuck: it cannot have this number later.
             let awake = worker.sleep.is_awake();
-            worker.progress.get().wrapping_sub(u64::from(!awake))
+            worker.figures.progress().wrapping_sub(u64::from(!awake))
         }));
         shared.scout.nap(self.index);
         let naps = self.naps.get();
