@@ -4,11 +4,13 @@ mod support;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 
-use isochrome_runtime::{Color, JoinHandle, spawn, yield_now};
+use isochrome_runtime::{AbortHandle, Color, JoinHandle, spawn, yield_now};
 use support::{CountDrop, Event, foreign_block_on, runtime};
 
 mod workers {
@@ -27,6 +29,8 @@ mod workers {
         two_runtimes_do_not_meet,
         block_on_while_unwinding,
         work_left_behind_runs_on_the_others,
+        a_task_that_has_ended_keeps_nobody_that_waited_for_it,
+        a_long_chain_of_tasks_ends_without_recursion,
     );
 }
 
@@ -361,4 +365,51 @@ fn work_left_behind_runs_on_the_others(workers: usize) {
             receive.recv().unwrap();
         }
     }
+}
+
+fn a_task_that_has_ended_keeps_nobody_that_waited_for_it(workers: usize) {
+    struct Noted(Event);
+    impl Wake for Noted {
+        fn wake(self: Arc<Self>) {
+            self.0.set();
+        }
+    }
+    let rt = runtime(workers);
+    let (go, woken) = (Event::new(), Event::new());
+    let waits = go.clone();
+    let mut handle = rt.handle().spawn(async move { waits.wait().await });
+    let kept = handle.abort_handle();
+    let noted = Arc::new(Noted(woken.clone()));
+    let waker = Waker::from(noted.clone());
+    let polled = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop(waker);
+    go.set();
+    rt.block_on(woken.wait());
+    assert!(handle.is_finished());
+    drop(handle);
+    // The turn in which the task ended has ended too.
+    rt.block_on(yield_now());
+    assert_eq!(Arc::strong_count(&noted), 1, "its waker is still there");
+    drop(kept);
+}
+
+fn a_long_chain_of_tasks_ends_without_recursion(workers: usize) {
+    type Kept = Arc<Mutex<Option<AbortHandle>>>;
+    fn link(left: usize, kept: Kept) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            if left > 0 {
+                let next = spawn(link(left - 1, kept.clone()));
+                if left == 1 {
+                    *kept.lock().unwrap() = Some(next.abort_handle());
+                }
+                next.await.unwrap();
+            }
+        })
+    }
+    let rt = runtime(workers);
+    let kept = Kept::default();
+    // Each task was waited for by the one before.
+    rt.block_on(async { spawn(link(100_000, kept.clone())).await.unwrap() });
+    drop(kept);
 }

@@ -108,27 +108,28 @@ impl<T> Future for JoinHandle<T> {
 
 /// Puts the waker in place. `false`: the task has completed meanwhile.
 fn leave_waker(header: &Header, cx: &Context<'_>) -> bool {
-    if header.state.has_join_waker() {
-        let same = header.join_waker.with(|w| {
-            // SAFETY: rule 6 in `task::state`: set, so the handle may read.
-            unsafe { &*w }
-                .as_ref()
-                .is_some_and(|w| w.will_wake(cx.waker()))
-        });
-        if same {
-            return !header.state.is_complete();
-        }
-        if !header.state.clear_join_waker() {
-            return false;
-        }
+    if header.state.has_join_waker() && !header.state.clear_join_waker() {
+        return false;
     }
-    let waker = cx.waker().clone();
-    // SAFETY: rule 6 in `task::state`: clear, so the field is the handle's.
-    let old = header
-        .join_waker
-        .with_mut(|w| unsafe { (*w).replace(waker) });
-    drop(old);
-    header.state.set_join_waker()
+    let other = header.join_waker.with(|w| {
+        // SAFETY: rule 6 in `task::state`: clear, so the field is the handle's.
+        let waker = unsafe { &*w }.as_ref();
+        waker.is_none_or(|waker| !waker.will_wake(cx.waker()))
+    });
+    if other {
+        let waker = cx.waker().clone();
+        // SAFETY: as above.
+        let old = header
+            .join_waker
+            .with_mut(|w| unsafe { (*w).replace(waker) });
+        drop(old);
+    }
+    if header.state.set_join_waker() {
+        return true;
+    }
+    // SAFETY: as above.
+    drop((header.join_waker).with_mut(|w| unsafe { (*w).take() }));
+    false
 }
 
 impl<T> Drop for JoinHandle<T> {

@@ -213,6 +213,8 @@ fn a_join_waker_is_woken_or_the_output_is_seen() {
                 if !waits {
                     // SAFETY: complete: the handle's.
                     task.2.with(|output| assert_eq!(unsafe { *output }, 1));
+                    // SAFETY: JOIN_WAKER is clear: the handle's.
+                    task.1.with_mut(|waker| unsafe { *waker = 0 });
                 }
                 waits
             })
@@ -222,19 +224,25 @@ fn a_join_waker_is_woken_or_the_output_is_seen() {
         let completed = task.0.complete();
         assert!(completed.joined);
         if completed.wake {
-            // SAFETY: set before COMPLETE: the runner may read.
-            task.1.with(|waker| assert_eq!(unsafe { *waker }, 1));
+            // SAFETY: set before COMPLETE: the runner's.
+            let waker = task
+                .1
+                .with_mut(|waker| std::mem::take(unsafe { &mut *waker }));
+            assert_eq!(waker, 1);
         }
         let waits = handle.join().unwrap();
         assert_eq!(
             waits, completed.wake,
             "the handle waits for ever, or is woken for nothing"
         );
+        // SAFETY: joined.
+        task.1
+            .with(|waker| assert_eq!(unsafe { *waker }, 0, "left behind"));
     });
 }
 
-/// Guards: rule 6 when the handle changes its waker: the runner never reads
-/// the field while it is written.
+/// Guards: rule 6 when the handle changes its waker: the field has one owner at
+/// a time, and no waker stays in it.
 #[test]
 fn a_join_waker_is_replaced_against_completion() {
     model(|| {
@@ -249,18 +257,27 @@ fn a_join_waker_is_replaced_against_completion() {
                 }
                 // SAFETY: JOIN_WAKER is clear: the handle's.
                 task.1.with_mut(|waker| unsafe { *waker = 2 });
-                task.0.set_join_waker()
+                let waits = task.0.set_join_waker();
+                if !waits {
+                    // SAFETY: as above.
+                    task.1.with_mut(|waker| unsafe { *waker = 0 });
+                }
+                waits
             })
         };
         let completed = task.0.complete();
         let woken = completed.wake.then(|| {
-            // SAFETY: set before COMPLETE: the runner may read.
-            task.1.with(|waker| unsafe { *waker })
+            // SAFETY: set before COMPLETE: the runner's.
+            task.1
+                .with_mut(|waker| std::mem::take(unsafe { &mut *waker }))
         });
         let waits = handle.join().unwrap();
         if waits {
             assert_eq!(woken, Some(2), "the new waker is the one that is woken");
         }
+        // SAFETY: joined.
+        task.1
+            .with(|waker| assert_eq!(unsafe { *waker }, 0, "left behind"));
     });
 }
 
@@ -310,8 +327,11 @@ fn the_output_is_dropped_once_when_the_handle_goes() {
         task.1.with_mut(|output| unsafe { *output += 1 });
         let completed = task.0.complete();
         if completed.wake {
-            // SAFETY: set before COMPLETE: the runner may read.
-            task.2.with(|waker| assert_eq!(unsafe { *waker }, 1));
+            // SAFETY: set before COMPLETE: the runner's.
+            let waker = task
+                .2
+                .with_mut(|waker| std::mem::take(unsafe { &mut *waker }));
+            assert_eq!(waker, 1);
         }
         if !completed.joined {
             // SAFETY: JOIN was clear: the runner's.
@@ -321,6 +341,9 @@ fn the_output_is_dropped_once_when_the_handle_goes() {
         // SAFETY: joined.
         task.1
             .with(|output| assert_eq!(unsafe { *output }, 0, "dropped once"));
+        // SAFETY: as above.
+        task.2
+            .with(|waker| assert_eq!(unsafe { *waker }, 0, "left behind"));
     });
 }
 

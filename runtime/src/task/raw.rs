@@ -311,12 +311,11 @@ impl TaskRef {
             unsafe { (header.vtable.drop_stage)(self.0) };
         }
         if completed.wake {
-            header.join_waker.with(|w| {
-                // SAFETY: rule 6 in `task::state`: set, so it may be read.
-                if let Some(waker) = unsafe { &*w } {
-                    waker.wake_by_ref();
-                }
-            });
+            // SAFETY: rule 6 in `task::state`: set, so the field is the runner's.
+            let waker = header.join_waker.with_mut(|w| unsafe { (*w).take() });
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
         if completed.release {
             Ran::Done

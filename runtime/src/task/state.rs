@@ -29,9 +29,10 @@
 //!    by the runner that later takes the stale entry off the queue.
 //! 5. JOIN is set as long as the `JoinHandle` exists. With JOIN and COMPLETE,
 //!    the handle owns the output; with COMPLETE alone, the runner does.
-//! 6. JOIN_WAKER clear: the handle alone may touch the waker field. Set: it is
-//!    read by the runner after COMPLETE, and by the handle. The handle sets and
-//!    clears it only while COMPLETE is clear.
+//! 6. JOIN_WAKER clear: the handle alone may touch the waker field. Set: the
+//!    runner alone, after COMPLETE. The handle sets and clears it only while
+//!    COMPLETE is clear. Nobody leaves a waker behind in a task that is
+//!    complete: it would keep who waited for as long as there are references.
 //! 7. The rest of the word counts references: the live one, the handle, and
 //!    every waker. The last frees the memory.
 
