@@ -22,6 +22,7 @@ mod workers {
         a_dropped_sleep_wakes_nobody,
         a_sleep_moves_to_another_color,
         a_sleep_outlives_its_runtime,
+        a_sleep_that_moved_ends_without_its_first_runtime,
     );
 }
 
@@ -169,4 +170,27 @@ fn a_sleep_outlives_its_runtime(workers: usize) {
     });
     drop(rt);
     std::thread::spawn(move || drop(left)).join().unwrap();
+}
+
+fn a_sleep_that_moved_ends_without_its_first_runtime(workers: usize) {
+    let (first, second) = (runtime(workers), runtime(workers));
+    let mut moved = Box::pin(sleep(ms(100)));
+    first.block_on(poll_fn(|cx| {
+        assert!(moved.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    let waits = Event::new();
+    let begun = waits.clone();
+    let task = second.handle().color().spawn(async move {
+        poll_fn(|cx| {
+            let polled = moved.as_mut().poll(cx);
+            begun.set();
+            polled
+        })
+        .await;
+        assert!(moved.is_elapsed());
+    });
+    second.block_on(waits.wait());
+    drop(first);
+    second.block_on(task).unwrap();
 }

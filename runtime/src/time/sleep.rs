@@ -15,7 +15,9 @@ use crate::worker::Worker;
 /// Waits for `duration`, at least: timers fire up to a millisecond late, or
 /// more when the worker is busy, and never early.
 ///
-/// Dropping the future removes the timer.
+/// Dropping the future removes the timer. It may move: it stays with the runtime
+/// that it was first polled in, and if that ends, goes on in the one that polls
+/// it next.
 ///
 /// # Panics
 ///

@@ -146,10 +146,14 @@ impl Timers {
         self.lock().len()
     }
 
-    /// Drops everything: the worker has ended.
+    /// Ends everything: the worker has ended. Who still waits is woken, to
+    /// start again on the runtime that it has moved to.
     pub(crate) fn clear(&self) {
-        let old = std::mem::replace(&mut *self.lock(), Wheel::new());
-        drop(old);
+        let mut wheel = self.lock();
+        let wakers = wheel.clear();
+        self.publish(&wheel);
+        drop(wheel);
+        wakers.for_each(Waker::wake);
     }
 }
 

@@ -42,6 +42,15 @@ struct Level {
     first: [u32; SLOTS],
 }
 
+impl Level {
+    fn new() -> Level {
+        Level {
+            occupied: 0,
+            first: [NONE; SLOTS],
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Timer {
     deadline: u64,
@@ -59,10 +68,7 @@ impl Wheel {
     pub(crate) fn new() -> Wheel {
         Wheel {
             now: 0,
-            levels: std::array::from_fn(|_| Level {
-                occupied: 0,
-                first: [NONE; SLOTS],
-            }),
+            levels: std::array::from_fn(|_| Level::new()),
             timers: Slab::new(),
             generation: 0,
         }
@@ -106,6 +112,15 @@ impl Wheel {
         self.timer(key)?;
         self.unlink(key.index);
         Some(self.timers.remove(key.index as usize).waker)
+    }
+
+    /// Ends all timers, and gives their wakers. Keys stay stale.
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        for level in &mut self.levels {
+            *level = Level::new();
+        }
+        let timers = std::mem::take(&mut self.timers);
+        timers.into_iter().map(|(_, timer)| timer.waker)
     }
 
     /// The tick at which `advance` has something to do: the nearest deadline,
