@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use isochrome_runtime::{Builder, Color, JoinHandle, spawn_blocking};
@@ -16,6 +19,7 @@ mod workers {
         a_panic_ends_its_closure_only,
         abort_before_it_begins,
         the_end_refuses_what_is_queued,
+        a_waker_that_panics_costs_no_thread,
     );
 }
 
@@ -126,4 +130,23 @@ fn the_end_refuses_what_is_queued(workers: usize) {
     // What runs goes on by itself.
     go.send(()).unwrap();
     foreign_block_on(running).unwrap();
+}
+
+fn a_waker_that_panics_costs_no_thread(workers: usize) {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("the executor of this waker is gone");
+        }
+    }
+    let rt = World::new().build(Builder::new().workers(workers).blocking_threads(1));
+    let (mut task, begun, go) = held(rt.handle());
+    begun.recv().unwrap();
+    let waker = Waker::from(Arc::new(Bomb));
+    let polled = pin!(&mut task).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop(go);
+    let next = rt.handle().spawn_blocking(|| 2);
+    assert_eq!(foreign_block_on(next).unwrap(), 2);
+    assert!(task.is_finished());
 }

@@ -253,11 +253,20 @@ impl TaskRef {
     /// The caller has the live reference of a task without a color, and runs
     /// it once.
     pub(crate) unsafe fn run_once(self) {
+        /// Also if the waker of who waits panics.
+        struct Release(TaskRef);
+
+        impl Drop for Release {
+            fn drop(&mut self) {
+                self.0.release();
+            }
+        }
+
+        let _release = Release(self);
         let turn = self.header().state.start_once();
         // SAFETY: handed on. The result says that an entry is queued, because
         // NOTIFIED is set; here there is none.
         let _ = unsafe { self.turn(turn) };
-        self.release();
     }
 
     /// Completes a task that will never run, with `reason`.
