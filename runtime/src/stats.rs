@@ -66,7 +66,9 @@ pub struct WorkerStats {
     /// Ready colors in its run queue at the moment. What was sent to it and
     /// not yet received is not counted, nor are pinned colors.
     pub ready_colors: usize,
-    /// Live tasks that were spawned on it, when its loop last came round.
+    /// Live tasks that were spawned on it, when its loop last came to its
+    /// driver's turn. Of those that ended on other workers a few hundred may be
+    /// among them while it sleeps.
     pub tasks: usize,
     /// Timers of the moment.
     pub timers: usize,

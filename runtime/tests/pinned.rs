@@ -18,6 +18,7 @@ mod workers {
         dropped_at_the_end_on_their_own_thread,
         the_color_of_a_local_task,
         outputs_that_are_not_send,
+        who_sleeps_keeps_few_tasks_that_have_ended,
     );
 }
 
@@ -244,4 +245,38 @@ fn outputs_that_are_not_send(workers: usize) {
         }
     });
     assert_eq!(*seen.borrow(), (0..10).collect::<Vec<_>>());
+}
+
+/// What a worker spawned for others is given back when it has ended, also while
+/// the worker sleeps.
+fn who_sleeps_keeps_few_tasks_that_have_ended(workers: usize) {
+    const TASKS: usize = 3_000;
+    if workers < 2 {
+        return;
+    }
+    let rt = runtime(workers);
+    let (handle, go) = (rt.handle(), Event::new());
+    let mine = || handle.stats().workers[1].tasks;
+    let waits = go.clone();
+    let spawner = handle.spawn_pinned(1, async move {
+        let spawn = |_| {
+            let waits = waits.clone();
+            Color::DEFAULT.spawn(async move { waits.wait().await })
+        };
+        (0..TASKS).map(spawn).collect::<Vec<_>>()
+    });
+    rt.block_on(async {
+        let tasks = spawner.await.unwrap();
+        while go.waiting() < TASKS || mine() < TASKS {
+            yield_now().await;
+        }
+        go.set();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    // The watchdog bounds it.
+    while mine() > TASKS / 10 {
+        thread::yield_now();
+    }
 }

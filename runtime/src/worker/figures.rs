@@ -77,10 +77,15 @@ impl Figures {
         }
     }
 
+    /// Before a sleep, which may be long.
     #[inline]
-    pub(super) fn turned(&self, tasks: usize) {
-        self.turns.add(1);
+    pub(super) fn keeps(&self, tasks: usize) {
         self.tasks.set(tasks as u64);
+    }
+
+    #[inline]
+    pub(super) fn turned(&self) {
+        self.turns.add(1);
     }
 
     /// This worker took so many colors from that one.

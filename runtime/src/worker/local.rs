@@ -335,6 +335,8 @@ impl Worker {
     /// Gives the driver its turn, asleep if there is nothing to do, and then
     /// the timers.
     fn rest(&self, limit: Option<Duration>, done: &impl Fn() -> bool) {
+        let here = self.shared();
+        here.figures.keeps(self.owned.borrow().len());
         let steals = self.runtime.shared().steals();
         if self.has_work() || (steals && self.steal()) {
             self.park(Some(Duration::ZERO));
@@ -346,9 +348,8 @@ impl Worker {
         }
         self.queue_end.set(None);
         self.pinned_left.set(None);
-        let here = self.shared();
         self.fire(&here.timers);
-        here.figures.turned(self.owned.borrow().len());
+        here.figures.turned();
     }
 
     /// Takes over what other threads left here.

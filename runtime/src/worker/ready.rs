@@ -18,6 +18,10 @@ const TURN: usize = 128;
 /// Polls of one color before the next has its turn.
 const COLOR: usize = 32;
 
+/// Completed tasks for which their owner is woken, if it sleeps: a guess at how
+/// many may keep their memory meanwhile, so many that the wake is not felt.
+const SENT_BACK: u32 = 256;
+
 impl Worker {
     /// Runs ready colors within the budget of a turn. `true`: `done`.
     pub(super) fn run_ready(&self, done: &impl Fn() -> bool) -> bool {
@@ -208,12 +212,15 @@ impl Shared {
                 // SAFETY: the live reference keeps it alive, and it is in no
                 // ready queue any more.
                 unsafe { worker.finished.push(task.0) };
+                // Relaxed: it only counts.
+                let sent = worker.sent_back.fetch_add(1, Ordering::Relaxed);
                 // An owner that runs looks by itself, sooner or later; one that
-                // waits for its last tasks has to be told. The fence: if this
+                // waits for its last tasks has to be told, and one that sleeps,
+                // when there is memory to give back. The fence: if this
                 // look at `closing` is too early, the owner, which saw it set
                 // before the fence of its `Sleep::prepare`, sees the task.
                 fence(Ordering::SeqCst);
-                if self.is_closing() {
+                if sent % SENT_BACK == SENT_BACK - 1 || self.is_closing() {
                     self.notify(owner as usize);
                 }
             }

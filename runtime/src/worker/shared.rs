@@ -31,6 +31,8 @@ pub(crate) struct WorkerShared {
     pub(crate) pinned: Inbox<Core>,
     /// Tasks that this worker spawned and others completed.
     pub(crate) finished: Inbox<Header>,
+    /// How many these were, ever. It wraps.
+    pub(super) sent_back: AtomicU32,
     pub(super) commands: Commands,
     pub(super) sleep: Sleep,
     pub(super) unpark: OnceLock<Arc<dyn Unpark>>,
@@ -52,6 +54,7 @@ impl WorkerShared {
             inbox: Inbox::new(),
             pinned: Inbox::new(),
             finished: Inbox::new(),
+            sent_back: AtomicU32::new(0),
             commands: Commands::new(),
             sleep: Sleep::new(),
             unpark: OnceLock::new(),
