@@ -212,7 +212,7 @@ impl JoinError {
         }
     }
 
-    /// The task was aborted by a handle.
+    /// The task was aborted: by a handle, or by the end of its runtime.
     pub fn is_aborted(&self) -> bool {
         matches!(*self.reason, Reason::Aborted)
     }
@@ -222,7 +222,8 @@ impl JoinError {
         matches!(*self.reason, Reason::Panic(_))
     }
 
-    /// The runtime was shut down before the task could run.
+    /// The task was refused, because its runtime is shutting down; or it was a
+    /// closure of the blocking pool that had not begun then.
     pub fn is_shutdown(&self) -> bool {
         matches!(*self.reason, Reason::ShutDown)
     }
