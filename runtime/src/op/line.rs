@@ -33,37 +33,65 @@ pub(super) enum For {
 /// Waking takes the waker and leaves the place: who was woken keeps it until
 /// they poll again, or go away.
 pub(crate) struct Line {
-    first: Option<Spot>,
+    /// Of the first place.
+    waker: Option<Waker>,
+    /// The first place, or `NOBODY`.
+    first: Mark,
+    last_number: u32,
     /// Made when a second one comes, and kept.
     #[allow(clippy::box_collection, reason = "nearly always absent: one word")]
     rest: Option<Box<VecDeque<Spot>>>,
-    last_number: u32,
 }
 
-struct Spot {
-    waker: Option<Waker>,
-    number: u32,
-    what: For,
-}
+/// A place in one word: its number, and above it what it is waited at for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark(u32);
 
-impl Spot {
-    #[inline(always)]
-    fn new(number: u32, what: For, waker: &Waker) -> Spot {
-        Spot {
-            waker: Some(waker.clone()),
-            number,
-            what,
+/// For a turn.
+const TURN: u32 = 1 << 31;
+
+/// No place has this number.
+const NOBODY: Mark = Mark(TURN - 1);
+
+impl Mark {
+    #[inline]
+    fn new(number: u32, what: For) -> Mark {
+        match what {
+            For::Any => Mark(number),
+            For::Turn => Mark(number | TURN),
         }
     }
+
+    #[inline]
+    fn number(self) -> u32 {
+        self.0 & !TURN
+    }
+
+    #[inline]
+    fn is_for_turn(self) -> bool {
+        self.0 & TURN != 0
+    }
+}
+
+/// A place behind the first.
+struct Spot {
+    waker: Option<Waker>,
+    mark: Mark,
 }
 
 impl Line {
     pub(super) const fn new() -> Line {
         Line {
-            first: None,
+            waker: None,
+            first: NOBODY,
+            last_number: ANYONE,
             rest: None,
-            last_number: 0,
         }
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first == NOBODY
     }
 
     /// Waits at a place: where it is, if it is in the line, or at the end.
@@ -71,40 +99,51 @@ impl Line {
     #[must_use]
     #[inline(always)]
     pub(super) fn wait(&mut self, place: Place<'_>, what: For, waker: &Waker) -> Option<Waker> {
-        let number = match place {
-            None => ANYONE,
-            Some(number) => {
-                if *number == ANYONE {
-                    *number = self.number();
-                }
-                *number
-            }
-        };
-        if self.first.is_some() {
-            return self.wait_behind(number, what, waker);
+        let number = self.number_of(place);
+        let mark = Mark::new(number, what);
+        if self.is_empty() {
+            self.first = mark;
+            self.waker = Some(waker.clone());
+            return None;
         }
-        self.first = Some(Spot::new(number, what, waker));
-        None
+        self.wait_behind(mark, waker)
     }
 
     #[inline(never)]
-    fn wait_behind(&mut self, number: u32, what: For, waker: &Waker) -> Option<Waker> {
-        let Some(found) = self.spots().find(|spot| spot.number == number) else {
-            let rest = self.rest.get_or_insert_default();
-            rest.push_back(Spot::new(number, what, waker));
-            return None;
-        };
-        found.what = what;
-        match &found.waker {
-            Some(old) if old.will_wake(waker) => None,
-            _ => found.waker.replace(waker.clone()),
+    fn wait_behind(&mut self, mark: Mark, waker: &Waker) -> Option<Waker> {
+        if self.first.number() == mark.number() {
+            self.first = mark;
+            return left_there(&mut self.waker, waker);
         }
+        let rest = self.rest.get_or_insert_default();
+        let found = rest
+            .iter_mut()
+            .find(|spot| spot.mark.number() == mark.number());
+        if let Some(spot) = found {
+            spot.mark = mark;
+            return left_there(&mut spot.waker, waker);
+        }
+        let waker = Some(waker.clone());
+        rest.push_back(Spot { waker, mark });
+        None
+    }
+
+    /// The number of a place, which gets one if it has none.
+    #[inline]
+    fn number_of(&mut self, place: Place<'_>) -> u32 {
+        let Some(number) = place else {
+            return ANYONE;
+        };
+        if *number == ANYONE {
+            *number = self.number();
+        }
+        *number
     }
 
     /// A number for a new place.
     fn number(&mut self) -> u32 {
-        self.last_number = match self.last_number.wrapping_add(1) {
-            ANYONE => 1,
+        self.last_number = match self.last_number + 1 {
+            number if Mark(number) == NOBODY => ANYONE + 1,
             number => number,
         };
         self.last_number
@@ -114,13 +153,17 @@ impl Line {
     #[must_use]
     #[inline]
     pub(super) fn leave(&mut self, number: u32) -> Option<Option<Waker>> {
-        if self.first.as_ref()?.number == number {
-            let spot = self.first.take();
-            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
-            return spot.map(|spot| spot.waker);
+        if self.first.number() == number {
+            let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            let next = next.unwrap_or(Spot {
+                waker: None,
+                mark: NOBODY,
+            });
+            self.first = next.mark;
+            return Some(std::mem::replace(&mut self.waker, next.waker));
         }
         let rest = self.rest.as_mut()?;
-        let at = rest.iter().position(|spot| spot.number == number)?;
+        let at = rest.iter().position(|spot| spot.mark.number() == number)?;
         rest.remove(at).map(|spot| spot.waker)
     }
 
@@ -136,9 +179,35 @@ impl Line {
         }
     }
 
-    fn spots(&mut self) -> impl Iterator<Item = &mut Spot> {
+    fn is_alone(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.is_empty())
+    }
+
+    /// All places, in order.
+    fn spots(&mut self) -> impl Iterator<Item = (Mark, &mut Option<Waker>)> {
         let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
-        self.first.iter_mut().chain(rest)
+        let first = (self.first != NOBODY).then_some((self.first, &mut self.waker));
+        let rest = rest.map(|spot| (spot.mark, &mut spot.waker));
+        first.into_iter().chain(rest)
+    }
+
+    /// Whether nobody is in the line, or only this place, which was woken.
+    #[inline]
+    pub(super) fn is_free_for(&self, place: &Place<'_>) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        // A place that has no number is not in the line, whoever else is.
+        let new = place.as_ref().is_some_and(|number| **number == ANYONE);
+        let mine = !new && self.first.number() == number(place);
+        mine && self.waker.is_none() && self.is_alone()
+    }
+
+    /// Leaves the line, which is free for the place.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        debug_assert!(self.waker.is_none() && self.is_alone());
+        self.first = NOBODY;
     }
 
     /// Leaves the line, if nobody else is in it. `false`: somebody is; or, which
@@ -146,52 +215,45 @@ impl Line {
     /// a waker to be dropped outside of the lock.
     #[inline]
     pub(super) fn leave_alone(&mut self, place: &Place<'_>) -> bool {
-        let Some(first) = &self.first else {
-            return true;
-        };
-        let others = self.rest.as_ref().is_some_and(|rest| !rest.is_empty());
-        // A place that has no number is not in the line, whoever else is.
-        let new = place.as_ref().is_some_and(|number| **number == ANYONE);
-        let woken = first.number == number(place) && first.waker.is_none();
-        if !woken || new || others {
-            return false;
+        let free = self.is_free_for(place);
+        if free {
+            self.clear();
         }
-        self.first = None;
-        true
+        free
     }
 
     /// Nobody who waits for a turn came before this place.
     #[inline]
     pub(super) fn is_turn_of(&mut self, number: u32) -> bool {
-        if self.first.is_none() {
+        if self.is_empty() {
             return true;
         }
-        let turn = self.spots().find(|spot| spot.what == For::Turn);
-        turn.is_none_or(|spot| spot.number == number)
+        let turn = self.spots().find(|(mark, _)| mark.is_for_turn());
+        turn.is_none_or(|(mark, _)| mark.number() == number)
     }
 
     /// The waker of whose turn it is.
     #[inline(always)]
     pub(super) fn turn(&mut self) -> Option<Waker> {
-        match self.first {
-            Some(_) => self.first_turn(),
-            None => None,
+        match self.is_empty() {
+            true => None,
+            false => self.first_turn(),
         }
     }
 
     #[inline(never)]
     fn first_turn(&mut self) -> Option<Waker> {
-        let turn = self.spots().find(|spot| spot.what == For::Turn);
-        turn.and_then(|spot| spot.waker.take())
+        let turn = self.spots().find(|(mark, _)| mark.is_for_turn());
+        turn.and_then(|(_, waker)| waker.take())
     }
 
     /// The wakers of all who wait for any completion, and of the first who
     /// waits for a turn.
     #[inline]
     pub(super) fn crowd(&mut self) -> Crowd {
-        match &self.rest {
-            Some(rest) if !rest.is_empty() => self.many(),
-            _ => Crowd::One(self.first.as_mut().and_then(|spot| spot.waker.take())),
+        match self.is_alone() {
+            true => Crowd::One(self.waker.take()),
+            false => self.many(),
         }
     }
 
@@ -200,8 +262,17 @@ impl Line {
         let mut turn = false;
         let woken = self
             .spots()
-            .filter(|spot| spot.what == For::Any || !std::mem::replace(&mut turn, true));
-        Crowd::Many(woken.filter_map(|spot| spot.waker.take()).collect())
+            .filter(|(mark, _)| !mark.is_for_turn() || !std::mem::replace(&mut turn, true));
+        Crowd::Many(woken.filter_map(|(_, waker)| waker.take()).collect())
+    }
+}
+
+/// Leaves a waker in a place; returns the one that was there.
+#[inline]
+fn left_there(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match place {
+        Some(old) if old.will_wake(waker) => None,
+        _ => place.replace(waker.clone()),
     }
 }
 
@@ -217,12 +288,34 @@ impl Crowd {
     #[inline(always)]
     pub(super) fn wake(self) {
         match self {
-            Crowd::One(waker) => {
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
+            Crowd::One(None) => {}
+            Crowd::One(Some(waker)) => waker.wake(),
             Crowd::Many(wakers) => wakers.into_iter().for_each(Waker::wake),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halves_of_a_mark_do_not_mix() {
+        for number in [ANYONE, 1, 0x5555_5555, NOBODY.0 - 1] {
+            for what in [For::Any, For::Turn] {
+                let mark = Mark::new(number, what);
+                assert_eq!(mark.number(), number);
+                assert_eq!(mark.is_for_turn(), what == For::Turn);
+                assert!(mark != NOBODY);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_begin_again_before_nobody() {
+        let mut line = Line::new();
+        line.last_number = NOBODY.0 - 2;
+        assert_eq!(line.number(), NOBODY.0 - 1);
+        assert_eq!(line.number(), 1);
     }
 }
