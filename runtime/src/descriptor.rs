@@ -5,15 +5,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::op::Within;
+use crate::op::{Within, unclaimed};
 use crate::runtime::Handle;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 /// A file descriptor of a runtime.
 ///
@@ -23,19 +22,35 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 pub struct Descriptor {
     /// Owned, unless it is `AT_FDCWD`, the only negative one.
     fd: RawFd,
-    /// Here too, so that it is at hand for every attempt.
-    by_readiness: bool,
-    tcp: bool,
-    runtime: Handle,
     /// The worker whose driver it is registered with, or `NOWHERE`.
-    home: AtomicU32,
+    home: AtomicU16,
+    /// `BY_READINESS`, here too, so that it is at hand for every attempt; `TCP`.
+    kind: u8,
+    /// How many of `within` are claimed.
+    claimed: AtomicU8,
     /// What that driver calls it, or `NO_TOKEN`.
     token: AtomicU64,
-    /// Who gets `fd` in the end, if not the kernel: null, or an `Arc`.
-    heir: AtomicPtr<Heir>,
+    runtime: Handle,
+    few: OnceLock<Box<Few>>,
     /// The operations of its first two ports.
     within: Within,
 }
+
+const BY_READINESS: u8 = 1;
+const TCP: u8 = 2;
+
+/// What few descriptors have.
+#[derive(Default)]
+struct Few {
+    /// Who gets the descriptor in the end, if not the kernel.
+    heir: OnceLock<Arc<Heir>>,
+    /// The operations of two more ports.
+    aside: OnceLock<Within>,
+}
+
+// A promise to those who have millions of connections, with the two counts.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Descriptor>() <= 216);
 
 /// Waits for a descriptor that is still in use.
 type Heir = Mutex<Inheritance>;
@@ -46,7 +61,7 @@ struct Inheritance {
     waker: Option<Waker>,
 }
 
-const NOWHERE: u32 = u32::MAX;
+const NOWHERE: u16 = u16::MAX;
 const NO_TOKEN: u64 = u64::MAX;
 
 impl Descriptor {
@@ -107,13 +122,18 @@ impl Descriptor {
     fn make(fd: RawFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
         Arc::new(Descriptor {
             fd,
-            by_readiness: runtime.by_readiness(),
-            tcp,
-            runtime: runtime.clone(),
-            home: AtomicU32::new(NOWHERE),
+            home: AtomicU16::new(NOWHERE),
+            kind: if tcp { TCP } else { 0 }
+                | if runtime.by_readiness() {
+                    BY_READINESS
+                } else {
+                    0
+                },
+            claimed: AtomicU8::new(0),
             token: AtomicU64::new(NO_TOKEN),
-            heir: AtomicPtr::new(ptr::null_mut()),
-            within: Within::new(),
+            runtime: runtime.clone(),
+            few: OnceLock::new(),
+            within: unclaimed(),
         })
     }
 
@@ -124,19 +144,7 @@ impl Descriptor {
     /// Dropping the future closes it then.
     pub fn reclaim(self: Arc<Self>) -> impl Future<Output = Option<OwnedFd>> + Send {
         let heir = Arc::new(Heir::default());
-        let given = Arc::into_raw(heir.clone()).cast_mut();
-        // Relaxed: the count of `self` publishes it to the drop, which comes
-        // after all who have a reference.
-        let (null, order) = (ptr::null_mut(), Ordering::Relaxed);
-        let first = self
-            .heir
-            .compare_exchange(null, given, order, order)
-            .is_ok();
-        if !first {
-            // SAFETY: made above, and given to nobody.
-            drop(unsafe { Arc::from_raw(given) });
-        }
-        let first = first && self.fd >= 0;
+        let first = self.few().heir.set(heir.clone()).is_ok() && self.fd >= 0;
         // Perhaps the last.
         drop(self);
         poll_fn(move |cx| {
@@ -158,14 +166,14 @@ impl Descriptor {
     /// Whether the runtime's driver works by readiness.
     #[inline]
     pub fn by_readiness(&self) -> bool {
-        self.by_readiness
+        self.kind & BY_READINESS != 0
     }
 
     /// Whether it is a TCP socket, on which a short transfer proves that there
     /// is no more of the same, and no kind of descriptor with its own rules.
     #[inline]
     pub fn is_tcp(&self) -> bool {
-        self.tcp
+        self.kind & TCP != 0
     }
 
     /// How long a TCP socket has neither received nor sent data, to the
@@ -196,9 +204,32 @@ impl Descriptor {
         &self.runtime
     }
 
+    /// The slots within.
     #[inline]
     pub(crate) fn within(&self) -> &Within {
         &self.within
+    }
+
+    pub(crate) fn claimed(&self) -> &AtomicU8 {
+        &self.claimed
+    }
+
+    fn few(&self) -> &Few {
+        self.few.get_or_init(Box::default)
+    }
+
+    /// The slots aside, if they were made.
+    pub(crate) fn aside(&self) -> Option<&Within> {
+        self.few.get()?.aside.get()
+    }
+
+    /// The slots aside, shown to `made` before anybody sees them.
+    pub(crate) fn aside_or_make(&self, made: impl FnOnce(&Within)) -> &Within {
+        self.few().aside.get_or_init(|| {
+            let slots = unclaimed();
+            made(&slots);
+            slots
+        })
     }
 
     /// The worker that it is registered with. The first to ask decides.
@@ -209,7 +240,7 @@ impl Descriptor {
         }
         // Relaxed: the number says whom to send operations to, and publishes
         // nothing; registrations are touched by that worker only.
-        let new = or as u32;
+        let new = or as u16;
         match (self.home).compare_exchange(NOWHERE, new, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => or,
             Err(first) => first as usize,
@@ -237,10 +268,7 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let home = self.home.load(Ordering::Relaxed) as usize;
-        let heir = *self.heir.get_mut();
-        // SAFETY: put there by `reclaim` as one reference, which is taken out
-        // here, once.
-        let heir = (!heir.is_null()).then(|| unsafe { Arc::from_raw(heir.cast_const()) });
+        let heir = self.few.get_mut().and_then(|few| few.heir.take());
         // SAFETY: owned, by `make`, and not used afterwards.
         let fd = (self.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(self.fd) });
         match (self.token(), fd.zip(heir)) {

@@ -17,12 +17,11 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::slot::Slot;
 use crate::descriptor::Descriptor;
 use crate::sync::UnsafeCell;
-use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// A counted reference to a slot.
@@ -91,81 +90,52 @@ impl Drop for Alone {
 }
 
 /// The slots that a descriptor has within.
-pub(crate) struct Within {
-    slots: [Slot; 2],
-    /// How many of them are claimed.
-    claimed: AtomicU8,
-    /// Two more, of those who pass the first: made when they are needed.
-    aside: OnceLock<Box<[Slot; 2]>>,
+pub(crate) type Within = [Slot; 2];
+
+/// Such slots, claimed by nobody.
+pub(crate) const fn unclaimed() -> Within {
+    [const { Slot::unclaimed() }; 2]
 }
 
-impl Within {
-    pub(crate) fn new() -> Within {
-        Within {
-            slots: [const { Slot::unclaimed() }; 2],
-            claimed: AtomicU8::new(0),
-            aside: OnceLock::new(),
-        }
-    }
-
-    #[inline]
-    pub(super) fn slots(&self) -> &[Slot; 2] {
-        &self.slots
-    }
-
-    pub(super) fn aside(&self) -> Option<&[Slot; 2]> {
-        self.aside.get().map(|slots| &**slots)
-    }
-
-    /// Whether a slot of this descriptor is one of these.
-    #[inline]
-    fn has(&self, slot: &Slot) -> bool {
-        let slot = ptr::from_ref(slot);
-        self.slots.as_ptr_range().contains(&slot)
-            || self
-                .aside()
-                .is_some_and(|aside| aside.as_ptr_range().contains(&slot))
-    }
+/// Whether a slot of this descriptor is within.
+#[inline]
+fn is_within(descriptor: &Descriptor, slot: &Slot) -> bool {
+    let slot = ptr::from_ref(slot);
+    let among = |slots: &Within| slots.as_ptr_range().contains(&slot);
+    among(descriptor.within()) || descriptor.aside().is_some_and(among)
 }
 
 /// Claims both slots of the descriptor; `false` if one was claimed before.
 pub(super) fn claim_both(descriptor: &Arc<Descriptor>) -> bool {
-    let within = descriptor.within();
     // Relaxed, here and in `claim_one`: the slots were made before the
     // descriptor was shared, and the number alone says whose they are.
-    let claimed = within.claimed.compare_exchange(0, 2, Relaxed, Relaxed);
-    if claimed.is_ok() {
-        // SAFETY: just claimed, all of them.
-        within
-            .slots
-            .iter()
-            .for_each(|slot| unsafe { slot.home.claimed(descriptor) });
+    let mine = descriptor
+        .claimed()
+        .compare_exchange(0, 2, Relaxed, Relaxed);
+    if mine.is_ok() {
+        claim(descriptor, descriptor.within());
     }
-    claimed.is_ok()
+    mine.is_ok()
 }
 
 fn claim_one(descriptor: &Arc<Descriptor>) -> Option<&Slot> {
-    let within = descriptor.within();
     let next = |claimed| (claimed < 2).then_some(claimed + 1);
-    let mine = within.claimed.fetch_update(Relaxed, Relaxed, next).ok()?;
-    let slot = &within.slots[usize::from(mine)];
-    // SAFETY: just claimed.
-    unsafe { slot.home.claimed(descriptor) };
-    Some(slot)
+    let mine = descriptor.claimed().fetch_update(Relaxed, Relaxed, next);
+    let slots = descriptor.within().get(usize::from(mine.ok()?)..)?;
+    claim(descriptor, &slots[..1]);
+    slots.first()
 }
 
-/// The slots aside. Of a descriptor of which the others are claimed, so that it
-/// stays where it is.
-pub(super) fn make_aside(descriptor: &Arc<Descriptor>) -> &[Slot; 2] {
-    let within = descriptor.within();
-    within.aside.get_or_init(|| {
-        let slots = Box::new([const { Slot::unclaimed() }; 2]);
-        // SAFETY: just made.
-        slots
-            .iter()
-            .for_each(|slot| unsafe { slot.home.claimed(descriptor) });
-        slots
-    })
+/// The slots aside, of a descriptor of which the others are claimed.
+pub(super) fn make_aside(descriptor: &Arc<Descriptor>) -> &Within {
+    descriptor.aside_or_make(|slots| claim(descriptor, slots))
+}
+
+/// For those who have just claimed these slots.
+fn claim(descriptor: &Arc<Descriptor>, slots: &[Slot]) {
+    // SAFETY: so nobody else has a reference to them.
+    let claim = |slot: &Slot| unsafe { slot.home.claimed(descriptor) };
+    slots.iter().for_each(claim);
 }
 
 impl SlotRef {
@@ -187,7 +157,7 @@ impl SlotRef {
     /// One more reference.
     #[inline]
     pub(crate) fn to(slot: &Slot) -> SlotRef {
-        if slot.descriptor().within().has(slot) {
+        if is_within(slot.descriptor(), slot) {
             std::mem::forget(Arc::clone(slot.descriptor()));
             return SlotRef(NonNull::from(slot));
         }
@@ -213,7 +183,7 @@ impl Drop for SlotRef {
     #[inline]
     fn drop(&mut self) {
         let slot = self.slot();
-        if slot.descriptor().within().has(slot) {
+        if is_within(slot.descriptor(), slot) {
             // SAFETY: by rule 1 one reference to the descriptor is ours, and is
             // given up here.
             drop(unsafe { Arc::from_raw(Arc::as_ptr(slot.descriptor())) });

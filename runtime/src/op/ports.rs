@@ -35,13 +35,13 @@ impl Ports {
     /// The port of what is received.
     #[inline]
     pub fn recv(&self) -> &Slot {
-        &self.0.within().slots()[0]
+        &self.0.within()[0]
     }
 
     /// The port of what is sent.
     #[inline]
     pub fn send(&self) -> &Slot {
-        &self.0.within().slots()[1]
+        &self.0.within()[1]
     }
 
     /// A port for those who receive past the first. Made when it is first
@@ -57,19 +57,14 @@ impl Ports {
 
     /// Whether anybody has asked for one of these two.
     pub fn has_aside(&self) -> bool {
-        self.0.within().aside().is_some()
+        self.0.aside().is_some()
     }
 }
 
 impl Drop for Ports {
     fn drop(&mut self) {
-        self.0.within().slots().iter().for_each(abandon);
-        self.0
-            .within()
-            .aside()
-            .into_iter()
-            .flatten()
-            .for_each(abandon);
+        self.0.within().iter().for_each(abandon);
+        self.0.aside().into_iter().flatten().for_each(abandon);
     }
 }
 

@@ -30,13 +30,14 @@
 //!    that, unless an event came meanwhile; anything else puts the word back,
 //!    and wakes those who found it gone.
 
-/// One direction of a descriptor.
+/// One direction of a descriptor, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Readiness {
-    ready: bool,
-    /// An event told of more than room or data (rule 3).
-    exceptional: bool,
-}
+pub(super) struct Readiness(u8);
+
+const READY: u8 = 1;
+
+/// An event told of more than room or data (rule 3).
+const EXCEPTIONAL: u8 = 2;
 
 /// What an attempt that was not blocked left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,40 +50,38 @@ pub(super) enum Left {
 
 impl Readiness {
     /// Nothing is known yet, which is a reason to try.
-    pub(super) const UNKNOWN: Readiness = Readiness {
-        ready: true,
-        exceptional: false,
-    };
+    pub(super) const UNKNOWN: Readiness = Readiness(READY);
 
     /// An edge was reported.
     #[inline]
     pub(super) fn event(&mut self, exceptional: bool) {
-        self.ready = true;
-        self.exceptional |= exceptional;
+        self.0 |= READY | if exceptional { EXCEPTIONAL } else { 0 };
     }
 
     #[inline]
     pub(super) fn is_ready(self) -> bool {
-        self.ready
+        self.0 & READY != 0
     }
 
     /// Takes the word "ready" along (rule 5); says whether there was one.
     #[inline]
     pub(super) fn take(&mut self) -> bool {
-        std::mem::replace(&mut self.ready, false)
+        let ready = self.is_ready();
+        self.blocked();
+        ready
     }
 
     /// An attempt met EAGAIN.
     #[inline]
     pub(super) fn blocked(&mut self) {
-        self.ready = false;
+        self.0 &= !READY;
     }
 
     /// An attempt was not blocked; `tcp` says whether this is a TCP socket.
     #[inline]
     pub(super) fn used(&mut self, left: Left, tcp: bool) {
-        if left == Left::Short && tcp && !self.exceptional {
-            self.ready = false;
+        if left == Left::Short && tcp && self.0 & EXCEPTIONAL == 0 {
+            self.blocked();
         }
     }
 }
