@@ -13,7 +13,7 @@ use isochrome_runtime::eventfd::EventFd;
 use isochrome_runtime::op::{InFlight, Interest, Op};
 
 use crate::epoll::{self, Epoll, Event};
-use crate::registration::{Registration, Subscriber};
+use crate::registration::{Name, Other, Registration};
 use crate::table::Table;
 
 /// The name of the eventfd in the epoll set: none that a table gives.
@@ -26,8 +26,8 @@ pub struct Reactor {
     epoll: Epoll,
     wake: Arc<EventFd>,
     registrations: Table<Registration>,
-    /// Who is told of edges, by the key that cancels them.
-    subscribers: Table<Subscriber>,
+    /// Who is told of edges beside the first of each direction.
+    others: Table<Other>,
     /// A host loop sleeps on the epoll set.
     hosted: Cell<bool>,
 }
@@ -48,7 +48,7 @@ impl Reactor {
             epoll,
             wake,
             registrations: Table::new(),
-            subscribers: Table::new(),
+            others: Table::new(),
             hosted: Cell::new(false),
         })
     }
@@ -74,12 +74,10 @@ impl Reactor {
             return;
         };
         if event.readable() {
-            let direction = registration.direction(Interest::Read);
-            direction.edge(&self.subscribers, event.read_exceptional());
+            registration.edge(Interest::Read, &self.others, event.read_exceptional());
         }
         if event.writable() {
-            let direction = registration.direction(Interest::Write);
-            direction.edge(&self.subscribers, event.write_exceptional());
+            registration.edge(Interest::Write, &self.others, event.write_exceptional());
         }
     }
 }
@@ -91,7 +89,8 @@ impl Reactor {
     }
 
     pub(crate) fn subscribers(&self) -> usize {
-        self.subscribers.len()
+        let registrations = self.registrations.iter();
+        self.others.len() + registrations.map(Registration::subscribers).sum::<usize>()
     }
 }
 
@@ -127,24 +126,21 @@ impl Driver for Reactor {
             }
         };
         if let Some(registration) = self.registrations.get_mut(token) {
-            let subscriber = Subscriber::new(op, token, interest);
-            let direction = registration.direction(interest);
-            direction.add(&mut self.subscribers, subscriber);
+            registration.add(&mut self.others, op, token, interest);
         }
         Ok(())
     }
 
     fn cancel(&mut self, key: u64) {
-        let Some(subscriber) = self.subscribers.get(key) else {
-            return;
+        let name = Name::from_raw(key);
+        let token = match name {
+            Name::Only(token, _) => Some(token),
+            Name::Other(key) => self.others.get(key).map(|other| other.token),
         };
-        let (token, interest) = (subscriber.token, subscriber.interest);
-        let Some(registration) = self.registrations.get_mut(token) else {
-            return;
-        };
-        let list = &mut registration.direction(interest).subscribers;
-        if let Some(gone) = list.remove(&mut self.subscribers, key) {
-            gone.op.finish(Err(cancelled()));
+        let registration = token.and_then(|token| self.registrations.get_mut(token));
+        let gone = registration.and_then(|r| r.remove(&mut self.others, name));
+        if let Some(op) = gone {
+            op.finish(Err(cancelled()));
         }
     }
 
@@ -176,14 +172,8 @@ impl Driver for Reactor {
         let Some(mut registration) = self.registrations.remove(token) else {
             return;
         };
-        for interest in [Interest::Read, Interest::Write] {
-            let list = &mut registration.direction(interest).subscribers;
-            while let Some(key) = list.first() {
-                let Some(gone) = list.remove(&mut self.subscribers, key) else {
-                    break;
-                };
-                gone.op.finish(Err(cancelled()));
-            }
+        while let Some(op) = registration.pop(&mut self.others) {
+            op.finish(Err(cancelled()));
         }
     }
 
@@ -193,9 +183,10 @@ impl Driver for Reactor {
     }
 
     fn shutdown(&mut self, _grace: Duration) -> usize {
-        self.registrations.clear();
-        for subscriber in self.subscribers.drain() {
-            subscriber.op.finish(Err(cancelled()));
+        for mut registration in self.registrations.drain() {
+            while let Some(op) = registration.pop(&mut self.others) {
+                op.finish(Err(cancelled()));
+            }
         }
         // The kernel has nothing of ours between two system calls.
         0

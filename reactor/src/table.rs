@@ -63,13 +63,14 @@ impl<T> Table<T> {
         self.slab.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.slab.clear();
-    }
-
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slab.iter().map(|(_, (_, value))| value)
     }
 
     /// Takes everything out.
