@@ -134,6 +134,29 @@ impl Pool {
         self.free.push(id);
     }
 
+    /// Receives into a free buffer by `call`, which is told where it is and how
+    /// large, and says how many bytes it wrote. `None`: there is none.
+    ///
+    /// # Safety
+    ///
+    /// `call` has written as many bytes as it says, from the beginning on.
+    #[inline]
+    pub(crate) unsafe fn receive<E>(
+        self: &Arc<Pool>,
+        call: impl FnOnce(NonNull<u8>, usize) -> Result<usize, E>,
+    ) -> Option<Result<RecvBuf, E>> {
+        let id = self.take()?;
+        let ptr = self.address(id);
+        Some(match call(ptr, self.size) {
+            // SAFETY: taken above, and so many bytes are written.
+            Ok(len) if len > 0 => Ok(unsafe { self.lease_at(ptr, id, len) }),
+            nothing => {
+                self.put(id);
+                nothing.map(|_| RecvBuf::empty())
+            }
+        })
+    }
+
     /// Makes a lease of a buffer in which the first `len` bytes were written.
     ///
     /// # Safety
@@ -146,8 +169,18 @@ impl Pool {
     #[inline]
     pub unsafe fn lease(self: &Arc<Pool>, id: u16, len: usize) -> RecvBuf {
         assert!(len <= self.size);
+        // SAFETY: handed on.
+        unsafe { self.lease_at(self.address(id), id, len) }
+    }
+
+    /// # Safety
+    ///
+    /// As for `lease`, and `ptr` is where the buffer is.
+    #[inline]
+    unsafe fn lease_at(self: &Arc<Pool>, ptr: NonNull<u8>, id: u16, len: usize) -> RecvBuf {
+        debug_assert!(len <= self.size);
         let lease = Lease {
-            ptr: self.address(id),
+            ptr,
             len: len as u32,
             id,
             owner: Owner::Pool(Arc::into_raw(self.clone())),

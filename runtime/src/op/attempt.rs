@@ -41,20 +41,15 @@ pub(super) fn accept(fd: RawFd) -> Attempt<OwnedFd> {
 #[inline]
 pub(super) fn recv(fd: RawFd, pool: &Arc<Pool>) -> Attempt<RecvBuf> {
     let size = pool.buffer_size();
-    let Some(id) = pool.take() else {
-        return recv_private(fd, size);
-    };
-    // SAFETY: a buffer has `size` bytes, and this one was just taken.
-    match unsafe { sys::recv(fd, pool.address(id).as_ptr(), size) } {
-        Ok(n) if n > 0 => {
-            // SAFETY: taken above, and given up here.
-            let lease = unsafe { pool.lease(id, n) };
-            Attempt::of(Ok((lease, left_to_read(n, size))))
+    // SAFETY: the buffer has so many bytes, and the kernel wrote what it says.
+    let received = unsafe { pool.receive(|to, size| sys::recv(fd, to.as_ptr(), size)) };
+    match received {
+        None => recv_private(fd, size),
+        Some(Ok(lease)) => {
+            let left = left_to_read(lease.len(), size);
+            Attempt::Done(Ok(lease), left)
         }
-        nothing => {
-            pool.put(id);
-            Attempt::of(nothing.map(|_| (RecvBuf::empty(), Left::Unknown)))
-        }
+        Some(Err(e)) => Attempt::of(Err(e)),
     }
 }
 

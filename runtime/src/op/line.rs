@@ -210,6 +210,15 @@ impl Line {
         self.first = NOBODY;
     }
 
+    /// Waits at a place that the line is free for.
+    #[inline]
+    pub(super) fn wait_alone(&mut self, place: Place<'_>, what: For, waker: &Waker) {
+        debug_assert!(self.waker.is_none() && self.is_alone());
+        let number = self.number_of(place);
+        self.first = Mark::new(number, what);
+        self.waker = Some(waker.clone());
+    }
+
     /// Leaves the line, if nobody else is in it. `false`: somebody is; or, which
     /// is nearly as rare, this one polls without having been woken, and there is
     /// a waker to be dropped outside of the lock.

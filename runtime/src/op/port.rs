@@ -173,14 +173,21 @@ impl fmt::Debug for Waiter<'_> {
 }
 
 #[inline]
-fn poll_lease(
+fn poll_lease(slot: &Slot, place: Place<'_>, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
+    match slot.descriptor().by_readiness() {
+        true => ready::poll(slot, place, For::Any, Interest::Read, cx, recv(slot)),
+        false => poll_completed_lease(slot, place, cx),
+    }
+}
+
+/// Where the driver works by completion. Apart, so that neither way pays for
+/// the other's frame.
+#[inline(never)]
+fn poll_completed_lease(
     slot: &Slot,
     mut place: Place<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<RecvBuf>> {
-    if slot.descriptor().by_readiness() {
-        return ready::poll(slot, place, For::Any, Interest::Read, cx, recv(slot));
-    }
     loop {
         ready!(budget::poll_remaining(cx));
         let next = |state: &mut State| state.pop();

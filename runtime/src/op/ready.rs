@@ -28,6 +28,7 @@ use super::readiness::Readiness;
 use super::slot::{Slot, State};
 use super::{Interest, Op};
 use crate::budget;
+use crate::lock::Guard;
 use crate::worker::Worker;
 
 /// Attempts of one operation before others have their turn. From thin air:
@@ -36,39 +37,67 @@ const SHARE: usize = 32;
 
 /// Carries an operation out by `attempt`, for a user with this place in the
 /// line, or with none.
+///
+/// Nearly always nobody else is at the slot: then it comes to a system call, or
+/// to waiting for an edge that is sure to come.
 #[inline]
 pub(super) fn poll<T>(
     slot: &Slot,
-    mut place: Place<'_>,
+    place: Place<'_>,
     what: For,
     interest: Interest,
     cx: &mut Context<'_>,
     mut attempt: impl FnMut(RawFd) -> Attempt<T>,
 ) -> Poll<io::Result<T>> {
     ready!(budget::poll_remaining(cx));
+    let descriptor = slot.descriptor();
+    let mut state = slot.lock();
+    let armed = state.life.is_in_flight();
+    // What is armed ends with the driver, which tells.
+    let goes_on = armed || !descriptor.runtime().shared().is_closing();
+    if goes_on && state.is_alone(interest, &place) {
+        if state.readiness.is_ready() {
+            let fd = descriptor.as_raw_fd();
+            if let Some(result) = state.try_once(descriptor.is_tcp(), || attempt(fd)) {
+                state.line.clear();
+                drop(state);
+                if let Some(number) = place {
+                    *number = ANYONE;
+                }
+                budget::spend();
+                return Poll::Ready(result);
+            }
+        }
+        if armed && !state.readiness.is_ready() {
+            state.line.wait_alone(place, what, cx.waker());
+            return Poll::Pending;
+        }
+    }
+    poll_among(slot, state, place, what, interest, cx, &mut attempt)
+}
+
+/// As `poll`, with others there, or with something to see to before one can
+/// wait.
+#[inline(never)]
+fn poll_among<'a, T>(
+    slot: &'a Slot,
+    mut state: Guard<'a, State>,
+    mut place: Place<'_>,
+    what: For,
+    interest: Interest,
+    cx: &mut Context<'_>,
+    attempt: &mut impl FnMut(RawFd) -> Attempt<T>,
+) -> Poll<io::Result<T>> {
     if slot.descriptor().runtime().shared().is_closing() {
         return Poll::Ready(Err(ended()));
     }
     let fd = slot.descriptor().as_raw_fd();
     let tcp = slot.descriptor().is_tcp();
-    let mut state = slot.lock();
-    // Nothing but a system call in the common case.
-    let alone = state.may_try(interest) && state.line.leave_alone(&place);
-    if alone {
-        if let Some(result) = state.try_once(tcp, || attempt(fd)) {
-            drop(state);
-            if let Some(number) = place {
-                *number = ANYONE;
-            }
-            budget::spend();
-            return Poll::Ready(result);
-        }
-    }
+    let mut left = None;
     // Who waits again for anything goes to the end of the line.
-    let left = match what {
-        For::Any if !alone => state.line.leave_again(&place),
-        _ => None,
-    };
+    if what == For::Any {
+        left = state.line.leave_again(&place);
+    }
     let mut yields = false;
     let done = loop {
         // The subscription ended: it could not be made, or the driver did.
@@ -145,10 +174,10 @@ pub(super) fn ended() -> io::Error {
 }
 
 impl State {
-    /// Whether this direction is ready, and nothing else is to be seen to.
+    /// Whether all that is known is of this direction, and nobody else is there.
     #[inline]
-    fn may_try(&self, interest: Interest) -> bool {
-        self.interest == interest && self.readiness.is_ready() && !self.has_completions()
+    fn is_alone(&self, interest: Interest, place: &Place<'_>) -> bool {
+        self.interest == interest && !self.has_completions() && self.line.is_free_for(place)
     }
 
     /// One attempt.
