@@ -10,26 +10,12 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use example_process::{PATIENCE, Process, Server, io_uring_refused};
+use example_process::{
+    PATIENCE, Process, Server, an_address_in_use_is_told, bad_flags_are_explained,
+    io_uring_refused, on_both_drivers,
+};
 use libc::{SIGCONT, SIGINT, SIGSTOP, SIGTERM};
 use socket2::{Domain, Socket, Type};
-
-/// Runs each test on both drivers.
-macro_rules! on_both_drivers {
-    ($($test:ident)*) => {
-        mod reactor {
-            $(#[test] fn $test() { super::$test("reactor"); })*
-        }
-        mod proactor {
-            $(#[test] fn $test() {
-                match super::io_uring_refused() {
-                    None => super::$test("proactor"),
-                    Some(e) => println!("skipped: the kernel refuses io_uring: {e}"),
-                }
-            })*
-        }
-    };
-}
 
 on_both_drivers! {
     the_first_line_says_where_and_on_what
@@ -511,33 +497,21 @@ fn the_client_says_when_nobody_listens() {
 
 #[test]
 fn a_bad_flag_is_explained() {
-    for args in [
-        &["--colour"][..],
-        &["--driver", "kqueue"],
-        &["--workers", "0"],
-        &["--idle-timeout", "-1"],
-        &["127.0.0.1:0", "127.0.0.1:1"],
-    ] {
-        let (status, stdout, stderr) = Process::start("echo_server", args).end();
-        assert_eq!(status.code(), Some(2), "{args:?}");
-        assert_eq!(stdout, [""; 0]);
-        assert!(stderr[0].starts_with("error: "), "{stderr:?}");
-        let help = stderr.last().unwrap();
-        assert!(help.contains("--help"), "{stderr:?}");
-    }
+    bad_flags_are_explained(
+        "echo_server",
+        &[
+            &["--colour"][..],
+            &["--driver", "kqueue"],
+            &["--workers", "0"],
+            &["--idle-timeout", "-1"],
+            &["127.0.0.1:0", "127.0.0.1:1"],
+        ],
+    );
 }
 
 #[test]
 fn an_address_in_use_is_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
-    let (status, stdout, stderr) = Process::start("echo_server", &[&addr]).end();
-    assert_eq!(status.code(), Some(1));
-    assert_eq!(stdout, [""; 0]);
-    assert_eq!(stderr.len(), 1, "{stderr:?}");
-    let expected = format!("echo_server: cannot listen on {addr}: ");
-    assert!(stderr[0].starts_with(&expected), "{stderr:?}");
-    assert!(stderr[0].contains("in use"), "{stderr:?}");
+    an_address_in_use_is_told("echo_server");
 }
 
 #[test]

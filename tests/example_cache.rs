@@ -5,11 +5,13 @@
 mod example_process;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use example_process::{Figures, Process, Server, io_uring_refused};
+use example_process::{
+    Figures, Server, an_address_in_use_is_told, bad_flags_are_explained, io_uring_refused,
+};
 use libc::{SIGINT, SIGTERM};
 
 /// Runs each test on both drivers, with every way to share the cache.
@@ -250,27 +252,18 @@ fn the_silent_are_closed(driver: &str, cache: &str) {
 
 #[test]
 fn a_bad_flag_is_explained() {
-    for args in [
-        &["--cache", "none"][..],
-        &["--capacity", "0"],
-        &["--cost", "-1"],
-        &["--workers", "0"],
-    ] {
-        let (status, stdout, stderr) = Process::start("colored_cache", args).end();
-        assert_eq!(status.code(), Some(2), "{args:?}");
-        assert_eq!(stdout, [""; 0]);
-        assert!(stderr[0].starts_with("error: "), "{stderr:?}");
-    }
+    bad_flags_are_explained(
+        "colored_cache",
+        &[
+            &["--cache", "none"][..],
+            &["--capacity", "0"],
+            &["--cost", "-1"],
+            &["--workers", "0"],
+        ],
+    );
 }
 
 #[test]
 fn an_address_in_use_is_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
-    let (status, stdout, stderr) = Process::start("colored_cache", &[&addr]).end();
-    assert_eq!(status.code(), Some(1));
-    assert_eq!(stdout, [""; 0]);
-    assert_eq!(stderr.len(), 1, "{stderr:?}");
-    let expected = format!("colored_cache: cannot listen on {addr}: ");
-    assert!(stderr[0].starts_with(&expected), "{stderr:?}");
+    an_address_in_use_is_told("colored_cache");
 }

@@ -4,29 +4,15 @@
 mod example_process;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use example_process::{PATIENCE, Process, Server, io_uring_refused};
+use example_process::{
+    PATIENCE, Server, an_address_in_use_is_told, bad_flags_are_explained, io_uring_refused,
+    on_both_drivers,
+};
 use libc::{SIGINT, SIGTERM};
 use socket2::{Domain, Socket, Type};
-
-/// Runs each test on both drivers.
-macro_rules! on_both_drivers {
-    ($($test:ident)*) => {
-        mod reactor {
-            $(#[test] fn $test() { super::$test("reactor"); })*
-        }
-        mod proactor {
-            $(#[test] fn $test() {
-                match super::io_uring_refused() {
-                    None => super::$test("proactor"),
-                    Some(e) => println!("skipped: the kernel refuses io_uring: {e}"),
-                }
-            })*
-        }
-    };
-}
 
 on_both_drivers! {
     what_is_said_reaches_the_room_and_nobody_else
@@ -448,27 +434,18 @@ fn a_signal_says_goodbye(driver: &str) {
 
 #[test]
 fn a_bad_flag_is_explained() {
-    for args in [
-        &["--queue", "0"][..],
-        &["--slow", "never"],
-        &["--max-line", "0"],
-        &["--workers", "0"],
-    ] {
-        let (status, stdout, stderr) = Process::start("chat", args).end();
-        assert_eq!(status.code(), Some(2), "{args:?}");
-        assert_eq!(stdout, [""; 0]);
-        assert!(stderr[0].starts_with("error: "), "{stderr:?}");
-    }
+    bad_flags_are_explained(
+        "chat",
+        &[
+            &["--queue", "0"][..],
+            &["--slow", "never"],
+            &["--max-line", "0"],
+            &["--workers", "0"],
+        ],
+    );
 }
 
 #[test]
 fn an_address_in_use_is_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
-    let (status, stdout, stderr) = Process::start("chat", &[&addr]).end();
-    assert_eq!(status.code(), Some(1));
-    assert_eq!(stdout, [""; 0]);
-    assert_eq!(stderr.len(), 1, "{stderr:?}");
-    let expected = format!("chat: cannot listen on {addr}: ");
-    assert!(stderr[0].starts_with(&expected), "{stderr:?}");
+    an_address_in_use_is_told("chat");
 }

@@ -350,6 +350,17 @@ fn ends_are_those_of_std(rt: Runtime) {
     });
 }
 
+/// So many bytes of the pattern.
+async fn receive(far: &TcpStream, len: usize) {
+    let mut place = 0;
+    while place < len {
+        let got = far.recv().await.unwrap();
+        assert!(!got.is_empty());
+        check(place, &got);
+        place += got.len();
+    }
+}
+
 fn a_send_without_a_copy_gives_the_buffer_back(rt: Runtime) {
     rt.block_on(async {
         let (near, far) = pair().await;
@@ -362,15 +373,7 @@ fn a_send_without_a_copy_gives_the_buffer_back(rt: Runtime) {
                 assert_eq!((back.as_ptr(), back.len()), (address, size));
                 check(0, &back);
             };
-            let reads = async {
-                let mut place = 0;
-                while place < size {
-                    let got = far.recv().await.unwrap();
-                    assert!(!got.is_empty());
-                    check(place, &got);
-                    place += got.len();
-                }
-            };
+            let reads = receive(&far, size);
             join(sends, reads).await;
         }
         // Plain sends come between, in their order.
@@ -429,15 +432,7 @@ fn several_buffers_are_sent_as_one(rt: Runtime) {
                 assert_eq!(back.as_ptr(), address);
                 assert!(back == copies);
             };
-            let reads = async {
-                let mut place = 0;
-                while place < len {
-                    let got = far.recv().await.unwrap();
-                    assert!(!got.is_empty());
-                    check(place, &got);
-                    place += got.len();
-                }
-            };
+            let reads = receive(&far, len);
             join(sends, reads).await;
         }
         // Each in its turn, and nobody's bytes between.

@@ -33,22 +33,12 @@ mod workers {
     );
 }
 
-struct Bed {
-    world: Arc<World>,
-    rt: Runtime,
-    descriptor: Arc<Descriptor>,
-}
-
-fn bed(workers: usize) -> Bed {
+fn bed(workers: usize) -> (Arc<World>, Runtime, Arc<Descriptor>) {
     let world = World::new();
     let builder = Builder::new().workers(workers);
     let rt = world.build(builder.shutdown_grace(Duration::from_millis(20)));
     let descriptor = descriptor(rt.handle());
-    Bed {
-        world,
-        rt,
-        descriptor,
-    }
+    (world, rt, descriptor)
 }
 
 /// A buffer that counts its drops.
@@ -96,7 +86,7 @@ async fn until(done: impl Fn() -> bool) {
 }
 
 fn completes_at_once(workers: usize) {
-    let Bed { rt, descriptor, .. } = bed(workers);
+    let (_world, rt, descriptor) = bed(workers);
     let drops = Arc::default();
     rt.block_on(async {
         let (out, back) = (Port::new(descriptor.clone()), Port::new(descriptor));
@@ -114,11 +104,7 @@ fn completes_at_once(workers: usize) {
 }
 
 fn completes_later(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     let task = rt.handle().color().spawn(async move {
         for _ in 0..20 {
@@ -136,11 +122,7 @@ fn completes_later(workers: usize) {
 }
 
 fn a_dropped_operation_is_cancelled_and_the_port_goes_on(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     rt.block_on(async {
         for n in 1..=20 {
@@ -164,11 +146,7 @@ fn a_dropped_operation_is_cancelled_and_the_port_goes_on(workers: usize) {
 }
 
 fn a_late_completion_is_dropped(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     let drops = Arc::default();
     rt.block_on(async {
@@ -241,11 +219,7 @@ fn a_send_that_is_given_up_leaves_its_buffer(workers: usize) {
 }
 
 fn from_foreign_threads_and_other_workers(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let drops: Arc<AtomicUsize> = Arc::default();
     rt.block_on(async {
         // Registered with worker 0.
@@ -286,11 +260,7 @@ fn from_foreign_threads_and_other_workers(workers: usize) {
 }
 
 fn two_users_take_turns(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Arc::new(Port::new(descriptor.clone()));
     rt.block_on(async {
         let tasks: Vec<_> = (0..6)
@@ -328,11 +298,7 @@ fn a_poll_and_a_run_take_turns(workers: usize) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     rt.block_on(async {
         let began = |cx: &mut Context<'_>| port.poll_next(cx, || Op::Edges(Interest::Read));
@@ -355,11 +321,7 @@ fn a_poll_and_a_run_take_turns(workers: usize) {
 }
 
 fn subscriptions_queue(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     rt.block_on(async {
         let began = poll_fn(|cx| Poll::Ready(port.poll_next(cx, || Op::Recv).is_pending())).await;
@@ -379,11 +341,7 @@ fn subscriptions_queue(workers: usize) {
 }
 
 fn an_accepted_socket_is_closed_with_its_port(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     rt.block_on(async {
@@ -399,11 +357,7 @@ fn an_accepted_socket_is_closed_with_its_port(workers: usize) {
 }
 
 fn the_end_finishes_what_is_in_flight(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     let began = Event::new();
     let begins = began.clone();
@@ -429,11 +383,7 @@ fn the_end_finishes_what_is_in_flight(workers: usize) {
 }
 
 fn the_end_counts_what_it_leaks(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     world.hold(&descriptor);
     let drops: Arc<AtomicUsize> = Arc::default();
     let ports: Vec<_> = (0..3).map(|_| Port::new(descriptor.clone())).collect();
@@ -451,7 +401,7 @@ fn the_end_counts_what_it_leaks(workers: usize) {
 
 /// Trap 17: an operation that is always ready does not keep its task running.
 fn ready_io_yields(workers: usize) {
-    let Bed { rt, descriptor, .. } = bed(workers);
+    let (_world, rt, descriptor) = bed(workers);
     rt.block_on(async {
         let port = Port::new(descriptor);
         let turns = Arc::new(AtomicUsize::new(0));
@@ -470,11 +420,7 @@ fn ready_io_yields(workers: usize) {
 }
 
 fn descriptors_are_forgotten(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     rt.block_on(async {
         Port::new(descriptor.clone())
             .run(send(b"x", &Arc::default()))

@@ -3,10 +3,10 @@
 //! Every wait here is for an event (a line, the end of a pipe, the exit) and
 //! is bounded by [`PATIENCE`].
 
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, unused_macros, reason = "no test uses all of it")]
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -17,6 +17,51 @@ use std::time::{Duration, Instant};
 
 /// Far more than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs each test on both drivers.
+macro_rules! on_both_drivers {
+    ($($test:ident)*) => {
+        mod reactor {
+            $(#[test] fn $test() { super::$test("reactor"); })*
+        }
+        mod proactor {
+            $(#[test] fn $test() {
+                match super::io_uring_refused() {
+                    None => super::$test("proactor"),
+                    Some(e) => println!("skipped: the kernel refuses io_uring: {e}"),
+                }
+            })*
+        }
+    };
+}
+
+#[allow(unused_imports, reason = "no test uses all of it")]
+pub(crate) use on_both_drivers;
+
+/// Each of these command lines is refused, and the reason told.
+pub(crate) fn bad_flags_are_explained(example: &str, lines: &[&[&str]]) {
+    for args in lines {
+        let (status, stdout, stderr) = Process::start(example, args).end();
+        assert_eq!(status.code(), Some(2), "{args:?}");
+        assert_eq!(stdout, [""; 0]);
+        assert!(stderr[0].starts_with("error: "), "{stderr:?}");
+        let help = stderr.last().expect("there was a line");
+        assert!(help.contains("--help"), "{stderr:?}");
+    }
+}
+
+/// An address that somebody else has makes it end, with one line.
+pub(crate) fn an_address_in_use_is_told(example: &str) {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let (status, stdout, stderr) = Process::start(example, &[&addr]).end();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(stdout, [""; 0]);
+    assert_eq!(stderr.len(), 1, "{stderr:?}");
+    let expected = format!("{example}: cannot listen on {addr}: ");
+    assert!(stderr[0].starts_with(&expected), "{stderr:?}");
+    assert!(stderr[0].contains("in use"), "{stderr:?}");
+}
 
 /// Where cargo put the example: beside the directory of this test.
 fn path_of(example: &str) -> PathBuf {

@@ -318,24 +318,30 @@ fn the_end(rt: Runtime) {
     });
 }
 
+/// Connections that their other ends have reset after a word.
+async fn reset_behind_data() -> (TcpStream, std_net::TcpStream) {
+    let twins = Twins::new().await;
+    for end in twins.both() {
+        let zero = Some(Duration::ZERO);
+        SockRef::from(end).set_linger(zero).unwrap();
+    }
+    twins.tell(b"data");
+    let Twins {
+        ours,
+        std,
+        to_ours,
+        to_std,
+    } = twins;
+    drop((to_ours, to_std));
+    wait(&ours, libc::POLLERR);
+    wait(&std, libc::POLLERR);
+    (ours, std)
+}
+
 fn a_reset(rt: Runtime) {
     rt.block_on(async {
         for asks in 0..6 {
-            let twins = Twins::new().await;
-            for end in twins.both() {
-                let zero = Some(Duration::ZERO);
-                SockRef::from(end).set_linger(zero).unwrap();
-            }
-            twins.tell(b"data");
-            let Twins {
-                ours,
-                mut std,
-                to_ours,
-                to_std,
-            } = twins;
-            drop((to_ours, to_std));
-            wait(&ours, libc::POLLERR);
-            wait(&std, libc::POLLERR);
+            let (ours, mut std) = reset_behind_data().await;
             let [mut a, mut b] = [[0; 4]; 2];
             // What came before it is there; it is told once, to who asks.
             same(ours.read(&mut a).await, std.read(&mut b));
@@ -362,21 +368,7 @@ fn a_reset(rt: Runtime) {
             assert!(ours.take_error().unwrap().is_none());
         }
         // Several slices, of which the first is filled by what came before.
-        let twins = Twins::new().await;
-        for end in twins.both() {
-            let zero = Some(Duration::ZERO);
-            SockRef::from(end).set_linger(zero).unwrap();
-        }
-        twins.tell(b"data");
-        let Twins {
-            ours,
-            mut std,
-            to_ours,
-            to_std,
-        } = twins;
-        drop((to_ours, to_std));
-        wait(&ours, libc::POLLERR);
-        wait(&std, libc::POLLERR);
+        let (ours, mut std) = reset_behind_data().await;
         let [mut a, mut b, mut c, mut d] = [[0; 4]; 4];
         let of_ours = &mut [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b)];
         let of_std = &mut [IoSliceMut::new(&mut c), IoSliceMut::new(&mut d)];
