@@ -19,6 +19,7 @@ everywhere!(
     a_peek_beside_a_receive_takes_nothing,
     trying_takes_what_is_there,
     filling_a_buffer_says_if_the_stream_ends,
+    reading_to_the_end_is_given_up_without_loss,
     slices_are_filled_in_their_order,
     borrowed_bytes_are_written_whole,
     halves_end_their_direction_and_come_together,
@@ -189,6 +190,27 @@ fn filling_a_buffer_says_if_the_stream_ends(rt: Runtime) {
         assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
         assert!(error.to_string().contains("full"), "{error}");
         near.read_exact(&mut []).await.unwrap();
+    });
+}
+
+fn reading_to_the_end_is_given_up_without_loss(rt: Runtime) {
+    const PART: usize = 1_000;
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        let mut got = Vec::new();
+        for i in 0..100 {
+            far.send_all(pattern(i * PART, PART)).await.0.unwrap();
+            assert!(give_up(near.read_to_end(&mut got)).await.is_pending());
+            if i % 2 == 0 {
+                yield_now().await;
+            }
+        }
+        drop(far);
+        let before = got.len();
+        let n = near.read_to_end(&mut got).await.unwrap();
+        assert_eq!((n, got.len()), (100 * PART - before, 100 * PART));
+        check(0, &got);
+        assert_eq!(near.read_to_end(&mut got).await.unwrap(), 0);
     });
 }
 

@@ -146,7 +146,15 @@ macro_rules! socket_options {
                 |s, cpu| s.set_cpu_affinity(cpu),
                 |s| s.cpu_affinity()
             );
+        }
+        crate::options::take_error!($type);
+    };
+}
 
+/// What every socket has.
+macro_rules! take_error {
+    ($type:ident) => {
+        impl $type {
             /// The error that the kernel keeps for the socket, which is cleared:
             /// SO_ERROR in socket(7).
             ///
@@ -233,4 +241,4 @@ macro_rules! buffer_options {
     };
 }
 
-pub(crate) use {buffer_options, option, socket_options, stream_options};
+pub(crate) use {buffer_options, option, socket_options, stream_options, take_error};

@@ -85,6 +85,25 @@ impl<F: Family> StreamSocket<F> {
         Ok(())
     }
 
+    /// Appends all that comes until the end of the stream, and says how many
+    /// bytes that was. How many may come is up to the other end.
+    ///
+    /// Dropping the future loses nothing: what was read is in `to`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](StreamSocket::recv); what was read is in `to`.
+    pub async fn read_to_end(&self, to: &mut Vec<u8>) -> io::Result<usize> {
+        let before = to.len();
+        loop {
+            let data = self.recv().await?;
+            if data.is_empty() {
+                return Ok(to.len() - before);
+            }
+            to.extend_from_slice(&data);
+        }
+    }
+
     /// Reads into several slices, each filled before the next is begun, and
     /// returns how many bytes. It takes a receive for each slice that it fills,
     /// and waits for the first only: on the proactor the bytes are copied out

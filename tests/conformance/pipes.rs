@@ -76,6 +76,17 @@ fn ends_that_are_gone(rt: Runtime) {
             same(receiver.read(&mut a).await, read.read(&mut b));
         }
         same(receiver.try_read(&mut a), read.read(&mut b));
+        // All of it, behind what was there.
+        let (sender, receiver) = pipe::anonymous().unwrap();
+        let (mut write, mut read) = std_pipe();
+        let much = [7; 60_000];
+        same(sender.write(&much).await, write.write(&much));
+        drop((sender, write));
+        let [mut a, mut b] = [b"first".to_vec(), b"first".to_vec()];
+        for _ in 0..2 {
+            same(receiver.read_to_end(&mut a).await, read.read_to_end(&mut b));
+            assert_eq!(a, b);
+        }
         // The wrong end.
         let (write, read) = std_pipe();
         let error = Receiver::from_fd(write).unwrap_err();

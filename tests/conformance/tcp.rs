@@ -315,6 +315,21 @@ fn the_end(rt: Runtime) {
         same(ours.write_all(b"x").await, std.write_all(b"x"));
         same(ours.send_all("x").await.0, std.write_all(b"x"));
         same(ours.read(&mut a).await, std.read(&mut b));
+        // All of it, behind what was there.
+        let twins = Twins::new().await;
+        twins.tell(&[7; 100_000]);
+        let Twins {
+            ours,
+            mut std,
+            to_ours,
+            to_std,
+        } = twins;
+        drop((to_ours, to_std));
+        let [mut a, mut b] = [b"first".to_vec(), b"first".to_vec()];
+        for _ in 0..2 {
+            same(ours.read_to_end(&mut a).await, std.read_to_end(&mut b));
+            assert_eq!(a, b);
+        }
     });
 }
 
@@ -340,7 +355,7 @@ async fn reset_behind_data() -> (TcpStream, std_net::TcpStream) {
 
 fn a_reset(rt: Runtime) {
     rt.block_on(async {
-        for asks in 0..6 {
+        for asks in 0..7 {
             let (ours, mut std) = reset_behind_data().await;
             let [mut a, mut b] = [[0; 4]; 2];
             // What came before it is there; it is told once, to who asks.
@@ -348,6 +363,10 @@ fn a_reset(rt: Runtime) {
             assert_eq!(a, b);
             match asks {
                 0 => same(ours.read(&mut a).await, std.read(&mut b)),
+                6 => {
+                    let (to, and) = (&mut Vec::new(), &mut Vec::new());
+                    same(ours.read_to_end(to).await, std.read_to_end(and));
+                }
                 1 => same(ours.recv().await.map(|r| r.len()), std.read(&mut b)),
                 2 => same(ours.peek(&mut a).await, std.peek(&mut b)),
                 3 => same(ours.read_exact(&mut a).await, std.read_exact(&mut b)),

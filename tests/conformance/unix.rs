@@ -213,6 +213,9 @@ fn streams_that_end(rt: Runtime) {
                 same(ours.read(&mut a).await, std.read(&mut b));
             }
             same(ours.recv().await.map(|r| r.len()), std.read(&mut b));
+            let (to, and) = (&mut Vec::new(), &mut Vec::new());
+            same(ours.read_to_end(to).await, std.read_to_end(and));
+            same(ours.take_error().map(drop), std.take_error().map(drop));
             same(ours.write(b"x").await, std.write(b"x"));
             same(ours.send_all("x").await.0, std.write_all(b"x"));
             same(ours.shutdown(Shutdown::Both), std.shutdown(Shutdown::Both));
@@ -262,6 +265,7 @@ fn streams_without_a_connection(rt: Runtime) {
         };
         let ours = UnixListener::from_std(deaf()).unwrap();
         same_error(ours.accept().await, deaf().accept());
+        same(ours.take_error().map(drop), deaf().take_error().map(drop));
     });
 }
 

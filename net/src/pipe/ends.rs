@@ -13,6 +13,9 @@ use isochrome_runtime::{Descriptor, Handle};
 
 use crate::borrowed::sendable;
 
+/// What a pipe has room for if nothing else was said.
+const FULL: usize = 64 << 10;
+
 /// A new pipe: what is written to the first can be read from the second. Both
 /// are close-on-exec.
 ///
@@ -103,6 +106,25 @@ impl Receiver {
     ) -> Poll<io::Result<usize>> {
         let port = &self.port;
         port.poll_io(cx, Interest::Read, |fd| read_vectored(fd, bufs))
+    }
+
+    /// Appends all that comes until the end, and says how many bytes that was.
+    ///
+    /// Dropping the future loses nothing: what was read is in `to`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Receiver::read); what was read is in `to`.
+    pub async fn read_to_end(&self, to: &mut Vec<u8>) -> io::Result<usize> {
+        let before = to.len();
+        // Not the room of `to`, which would have to be filled beforehand.
+        let mut buf = vec![0; FULL];
+        loop {
+            match self.read(&mut buf).await? {
+                0 => return Ok(to.len() - before),
+                n => to.extend_from_slice(&buf[..n]),
+            }
+        }
     }
 
     /// Reads into a buffer that is handed over, and hands it back with the

@@ -15,7 +15,7 @@ use super::addr::{Name, ToUnixAddr, local};
 use super::cred::peer_process;
 use super::{bind, fds};
 use crate::datagram::{self, Ports, RECV, Received, message_socket, pair, recv, send, send_to};
-use crate::options::buffer_options;
+use crate::options::{buffer_options, take_error};
 use crate::sys;
 
 /// A local socket for datagrams. Unlike UDP's, they keep their order and are
@@ -37,6 +37,7 @@ pub struct UnixDatagram {
 message_socket!(UnixDatagram);
 buffer_options!(UnixDatagram);
 peer_process!(UnixDatagram);
+take_error!(UnixDatagram);
 
 impl UnixDatagram {
     /// A socket with a path, or an abstract name (see [`ToUnixAddr`]). Its file

@@ -21,7 +21,7 @@ use super::{bind, connected, fds};
 use crate::datagram::{Ports, RECV, Received, message_socket, pair, send};
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
-use crate::options::buffer_options;
+use crate::options::{buffer_options, take_error};
 use crate::sys::{self, Beside};
 
 /// The family of local sockets that are connections and keep the boundaries of
@@ -67,6 +67,8 @@ pub struct UnixSeqpacket {
 message_socket!(UnixSeqpacket);
 buffer_options!(UnixSeqpacket);
 peer_process!(UnixSeqpacket);
+take_error!(UnixSeqpacket);
+take_error!(UnixSeqpacketListener);
 
 impl UnixSeqpacket {
     /// Connects to a listener. If its queue is full, it is tried again until

@@ -16,7 +16,7 @@ use super::{bind, connected, fds};
 use crate::datagram::pair;
 use crate::family::{Family, sealed};
 use crate::listener::Listener;
-use crate::options::buffer_options;
+use crate::options::{buffer_options, take_error};
 use crate::stream::StreamSocket;
 use crate::sys;
 
@@ -58,6 +58,8 @@ pub type UnixListener = Listener<Unix>;
 
 buffer_options!(UnixStream);
 peer_process!(UnixStream);
+take_error!(UnixStream);
+take_error!(UnixListener);
 
 impl UnixStream {
     /// Connects to a listener. If its queue is full, it is tried again until
