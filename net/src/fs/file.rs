@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, LentMut, LentSlices};
+use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, LentMut, LentSlices, LentSlicesMut};
 use isochrome_runtime::op::{FileOp, Inline, Port, Stat, call};
 use isochrome_runtime::{Descriptor, Handle};
 
@@ -177,7 +177,7 @@ impl File {
         offset: u64,
     ) -> (io::Result<usize>, Vec<B>) {
         let op = FileOp::ReadVectored {
-            into: LentSlices::writing(bufs),
+            into: LentSlicesMut::new(bufs),
             at: offset,
             inline: self.reads.get(),
         };
@@ -248,7 +248,7 @@ impl File {
         offset: u64,
     ) -> (io::Result<usize>, Vec<B>) {
         let op = FileOp::WriteVectored {
-            data: LentSlices::reading(bufs),
+            data: LentSlices::new(bufs),
             at: offset,
             inline: self.writes.get(),
         };

@@ -182,23 +182,60 @@ impl fmt::Debug for LentMut {
 /// The kernel refuses more at once.
 pub(crate) const MOST_SLICES: usize = libc::UIO_MAXIOV as usize;
 
-/// Several owned buffers lent to one operation, and what the kernel is told of
-/// them. Of very many, the first 1,024.
-pub struct LentSlices {
+/// What the kernel is told of several buffers, and the value that keeps them.
+struct Described {
     slices: Box<[libc::iovec]>,
     owner: Erased,
 }
 
 // SAFETY: as for `Lent`: the pointers are into memory that the owner keeps.
-unsafe impl Send for LentSlices {}
+unsafe impl Send for Described {}
 
-// SAFETY: nothing can be reached through `&LentSlices` but pointers and
+// SAFETY: nothing can be reached through `&Described` but pointers and
 // lengths, as plain values.
-unsafe impl Sync for LentSlices {}
+unsafe impl Sync for Described {}
+
+impl fmt::Debug for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lens = self.slices.iter().map(|slice| slice.iov_len);
+        f.debug_list().entries(lens).finish()
+    }
+}
+
+/// Several owned buffers lent to one operation that reads them, and what the
+/// kernel is told of them. Of very many, the first 1,024.
+#[derive(Debug)]
+pub struct LentSlices(Described);
+
+/// Several owned buffers lent to one operation that writes to them, and what
+/// the kernel is told of them. Of very many, the first 1,024.
+///
+/// What may only be read is no such buffer:
+///
+/// ```compile_fail,E0277
+/// # use std::sync::Arc;
+/// use isochrome_runtime::buf::LentSlicesMut;
+///
+/// let shared: Arc<[u8]> = Arc::from(&b"seen by others"[..]);
+/// LentSlicesMut::new(vec![shared]);
+/// ```
+///
+/// and what was lent to be read cannot be read into:
+///
+/// ```compile_fail,E0308
+/// use isochrome_runtime::buf::LentSlices;
+/// use isochrome_runtime::op::{FileOp, Inline};
+///
+/// let into = LentSlices::new(vec!["constant"]);
+/// FileOp::ReadVectored { into, at: 0, inline: Inline::Never };
+/// ```
+#[derive(Debug)]
+pub struct LentSlicesMut(Described);
 
 impl LentSlices {
-    /// Takes buffers over whose bytes are read.
-    pub fn reading<B: IoBuf>(bufs: Vec<B>) -> LentSlices {
+    /// Takes buffers over; their bytes can be read until the value is given
+    /// back.
+    pub fn new<B: IoBuf>(bufs: Vec<B>) -> LentSlices {
         let slice = |buf: &B| {
             let bytes = buf.bytes();
             libc::iovec {
@@ -206,14 +243,17 @@ impl LentSlices {
                 iov_len: bytes.len(),
             }
         };
-        LentSlices {
+        LentSlices(Described {
             slices: bufs.iter().take(MOST_SLICES).map(slice).collect(),
             owner: Erased::new(bufs),
-        }
+        })
     }
+}
 
-    /// Takes buffers over whose bytes are written.
-    pub fn writing<B: IoBufMut>(mut bufs: Vec<B>) -> LentSlices {
+impl LentSlicesMut {
+    /// Takes buffers over; their bytes can be written until the value is given
+    /// back.
+    pub fn new<B: IoBufMut>(mut bufs: Vec<B>) -> LentSlicesMut {
         let slice = |buf: &mut B| {
             let bytes = buf.bytes_mut();
             libc::iovec {
@@ -221,44 +261,46 @@ impl LentSlices {
                 iov_len: bytes.len(),
             }
         };
-        LentSlices {
+        LentSlicesMut(Described {
             slices: bufs.iter_mut().take(MOST_SLICES).map(slice).collect(),
             owner: Erased::new(bufs),
+        })
+    }
+}
+
+macro_rules! described {
+    ($lent:ident, $buffer:ident) => {
+        impl $lent {
+            /// Where the slices are described. Valid, as what they describe,
+            /// until this value is dropped or taken apart, also when it moves.
+            pub fn as_ptr(&self) -> *const libc::iovec {
+                self.0.slices.as_ptr()
+            }
+
+            /// How many slices there are.
+            pub fn len(&self) -> usize {
+                self.0.slices.len()
+            }
+
+            /// Whether there is none.
+            pub fn is_empty(&self) -> bool {
+                self.0.slices.is_empty()
+            }
+
+            /// Gives the buffers back.
+            ///
+            /// # Panics
+            ///
+            /// If they are not a `Vec<B>`.
+            pub fn into_inner<B: $buffer>(self) -> Vec<B> {
+                self.0.owner.into_inner()
+            }
         }
-    }
-
-    /// Where the slices are described. Valid, as what they describe, until
-    /// this value is dropped or taken apart, also when it moves.
-    pub fn as_ptr(&self) -> *const libc::iovec {
-        self.slices.as_ptr()
-    }
-
-    /// How many slices there are.
-    pub fn len(&self) -> usize {
-        self.slices.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.slices.is_empty()
-    }
-
-    /// Gives the buffers back.
-    ///
-    /// # Panics
-    ///
-    /// If they are not a `Vec<B>`.
-    pub fn into_inner<B: IoBuf>(self) -> Vec<B> {
-        self.owner.into_inner()
-    }
+    };
 }
 
-impl fmt::Debug for LentSlices {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lens = self.slices.iter().map(|slice| slice.iov_len);
-        f.debug_list().entries(lens).finish()
-    }
-}
+described!(LentSlices, IoBuf);
+described!(LentSlicesMut, IoBufMut);
 
 #[cfg(test)]
 mod tests {
@@ -326,7 +368,7 @@ mod tests {
         unsafe { lent.as_mut_ptr().add(1).write(7) };
         assert_eq!(lent.into_inner::<Vec<u8>>(), [0, 7, 0]);
 
-        let lent = LentSlices::writing(vec![vec![0u8; 2], vec![], vec![0u8; 1]]);
+        let lent = LentSlicesMut::new(vec![vec![0u8; 2], vec![], vec![0u8; 1]]);
         assert_eq!(lent.len(), 3);
         // SAFETY: the third slice has one byte.
         unsafe { (*lent.as_ptr().add(2)).iov_base.cast::<u8>().write(9) };

@@ -3,8 +3,8 @@
 //! * [`IoBuf`] / [`IoBufMut`]: owned buffers, as completion users know them.
 //! * [`RecvBuf`]: a lease on a buffer of the runtime's, handed out only when
 //!   data is there.
-//! * [`Lent`], [`LentMut`], [`LentSlices`], [`Gather`]: buffers with their types forgotten,
-//!   owned by an operation until the last completion.
+//! * [`Lent`], [`LentMut`], [`LentSlices`], [`LentSlicesMut`], [`Gather`]: buffers with
+//!   their types forgotten, owned by an operation until the last completion.
 //! * [`Pool`]: where leases come from; used by drivers.
 
 #[cfg(not(all(test, loom)))]
@@ -22,7 +22,7 @@ pub(crate) use lent::MOST_SLICES;
 #[cfg(not(all(test, loom)))]
 pub use {
     gather::Gather,
-    lent::{Lent, LentMut, LentSlices},
+    lent::{Lent, LentMut, LentSlices, LentSlicesMut},
     pool::{Pool, RecvBuf},
 };
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::file_sys as sys;
 use super::slot::InFlight;
 use super::{Completion, Op, Yield, leave};
-use crate::buf::{Lent, LentMut, LentSlices};
+use crate::buf::{Lent, LentMut, LentSlices, LentSlicesMut};
 use crate::descriptor::Descriptor;
 
 /// An operation on a file. Offsets are in bytes from the beginning; transfers
@@ -51,7 +51,7 @@ pub enum FileOp {
     /// Read into several buffers: preadv(2).
     ReadVectored {
         /// Where to.
-        into: LentSlices,
+        into: LentSlicesMut,
         /// The offset.
         at: u64,
         /// Whether to try it at once.
