@@ -128,8 +128,13 @@ impl Pool {
     }
 
     /// Gives a buffer back that [`take`](Pool::take) gave out.
+    ///
+    /// # Safety
+    ///
+    /// The caller has buffer `id` (rule 1) and gives it up: the next who takes
+    /// it writes to it.
     #[inline]
-    pub fn put(&self, id: u16) {
+    pub unsafe fn put(&self, id: u16) {
         debug_assert!(id < self.count);
         self.free.push(id);
     }
@@ -151,7 +156,8 @@ impl Pool {
             // SAFETY: taken above, and so many bytes are written.
             Ok(len) if len > 0 => Ok(unsafe { self.lease_at(ptr, id, len) }),
             nothing => {
-                self.put(id);
+                // SAFETY: taken above, and nothing was received into it.
+                unsafe { self.put(id) };
                 nothing.map(|_| RecvBuf::empty())
             }
         })
@@ -384,7 +390,8 @@ impl Drop for RecvBuf {
                 // SAFETY: the reference that `Pool::lease` left in the record,
                 // which is not read again.
                 let pool = unsafe { Arc::from_raw(pool) };
-                pool.put(id);
+                // SAFETY: the lease has the buffer, and ends here.
+                unsafe { pool.put(id) };
             }
             // SAFETY: made from such a box by `private`, and used no more.
             Owner::Heap => drop(unsafe { Box::from_raw(self.0.cast::<Private>().as_ptr()) }),
