@@ -188,6 +188,35 @@ fn a_regular_file_is_always_ready(rt: Runtime) {
     });
 }
 
+/// What all epoll sets of this process have in them.
+fn in_epoll_sets() -> usize {
+    let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
+    let watched = |info: &str| info.lines().filter(|line| line.starts_with("tfd:")).count();
+    infos.map(|info| watched(&info)).sum()
+}
+
+/// The wrapped descriptor stays open, and kept the duplicates that were closed
+/// in the set.
+fn what_is_not_waited_for_any_more_is_in_no_epoll_set(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = UnixStream::pair().unwrap();
+        let before = in_epoll_sets();
+        let waiting: Vec<_> = (0..20).map(|_| Async::new(&near).unwrap()).collect();
+        for one in &waiting {
+            assert!(give_up(one.readable()).await.is_pending());
+        }
+        for (i, one) in waiting.into_iter().enumerate() {
+            match i % 2 {
+                0 => drop(one),
+                _ => drop(one.into_inner()),
+            }
+        }
+        eventually_async("they are gone", || in_epoll_sets() == before).await;
+        drop((near, far));
+    });
+}
+
 fn outside_of_a_runtime_it_is_an_error(rt: Runtime) {
     drop(rt);
     let (near, _far) = UnixDatagram::pair().unwrap();
@@ -226,6 +255,7 @@ everywhere!(
     errors_are_the_closures_own,
     a_closure_that_panics_takes_its_task_along_and_no_other,
     a_regular_file_is_always_ready,
+    what_is_not_waited_for_any_more_is_in_no_epoll_set,
     outside_of_a_runtime_it_is_an_error,
     the_end_of_the_runtime_ends_the_wait,
 );

@@ -33,8 +33,22 @@ use isochrome_runtime::op::{Interest, Port};
 /// the process's limit. Dropping it drops both.
 pub struct Async<T> {
     io: T,
+    ports: Ports,
+}
+
+/// The two directions of the duplicate.
+struct Ports {
     read: Port,
     write: Port,
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        // An epoll set forgets a file when its last descriptor is closed, and
+        // this is not the last: it would stay there, and wake the worker for
+        // nobody with every edge. What is reclaimed is taken out before.
+        drop(self.read.descriptor().clone().reclaim());
+    }
 }
 
 impl<T: AsFd> Async<T> {
@@ -51,11 +65,11 @@ impl<T: AsFd> Async<T> {
         let runtime = crate::runtime()?;
         let descriptor = io.as_fd().try_clone_to_owned()?;
         let descriptor = Descriptor::nonblocking(descriptor, &runtime)?;
-        Ok(Async {
-            io,
+        let ports = Ports {
             read: Port::new(descriptor.clone()),
             write: Port::new(descriptor),
-        })
+        };
+        Ok(Async { io, ports })
     }
 }
 
@@ -87,7 +101,7 @@ impl<T> Async<T> {
     /// If the descriptor cannot be polled; ECANCELED once the runtime has
     /// ended.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + Send + '_ {
-        wait(&self.read, Interest::Read)
+        wait(&self.ports.read, Interest::Read)
     }
 
     /// Waits until a write would not block: room, or an error.
@@ -98,7 +112,7 @@ impl<T> Async<T> {
     ///
     /// As for [`readable`](Async::readable).
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> + Send + '_ {
-        wait(&self.write, Interest::Write)
+        wait(&self.ports.write, Interest::Write)
     }
 
     /// The poll form of [`readable`](Async::readable), for a single user: only
@@ -108,7 +122,7 @@ impl<T> Async<T> {
     ///
     /// As for `readable`.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.read.poll_ready(cx, Interest::Read)
+        self.ports.read.poll_ready(cx, Interest::Read)
     }
 
     /// The poll form of [`writable`](Async::writable), for a single user: only
@@ -118,7 +132,7 @@ impl<T> Async<T> {
     ///
     /// As for `writable`.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write.poll_ready(cx, Interest::Write)
+        self.ports.write.poll_ready(cx, Interest::Write)
     }
 
     /// Calls `read` until it answers anything but
@@ -132,7 +146,7 @@ impl<T> Async<T> {
     ///
     /// What `read` answers, or else as for [`readable`](Async::readable).
     pub async fn read_with<R>(&self, mut read: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        let mut waiter = self.read.waiter();
+        let mut waiter = self.ports.read.waiter();
         let call = |cx: &mut Context<'_>| waiter.poll_io(cx, Interest::Read, |_| read(&self.io));
         poll_fn(call).await
     }
@@ -143,7 +157,7 @@ impl<T> Async<T> {
     ///
     /// What `write` answers, or else as for [`writable`](Async::writable).
     pub async fn write_with<R>(&self, mut write: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        let mut waiter = self.write.waiter();
+        let mut waiter = self.ports.write.waiter();
         let call = |cx: &mut Context<'_>| waiter.poll_io(cx, Interest::Write, |_| write(&self.io));
         poll_fn(call).await
     }
@@ -159,7 +173,9 @@ impl<T> Async<T> {
         cx: &mut Context<'_>,
         mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.read.poll_io(cx, Interest::Read, |_| read(&self.io))
+        self.ports
+            .read
+            .poll_io(cx, Interest::Read, |_| read(&self.io))
     }
 
     /// The poll form of [`write_with`](Async::write_with), for a single user:
@@ -173,7 +189,9 @@ impl<T> Async<T> {
         cx: &mut Context<'_>,
         mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.write.poll_io(cx, Interest::Write, |_| write(&self.io))
+        self.ports
+            .write
+            .poll_io(cx, Interest::Write, |_| write(&self.io))
     }
 }
 
