@@ -17,6 +17,7 @@ use isochrome::{Color, Runtime, spawn_blocking, yield_now};
 everywhere!(
     a_file_is_sent_whole_or_in_part,
     what_cannot_be_spliced_is_sent_by_a_buffer,
+    an_offset_out_of_range_is_refused,
     sending_to_who_is_gone_is_an_error,
     a_file_given_up_midway_leaves_a_prefix_and_no_descriptor,
     both_directions_are_copied_and_each_end_is_passed_on,
@@ -99,6 +100,25 @@ fn what_cannot_be_spliced_is_sent_by_a_buffer(rt: Runtime) {
         let all = far.await.unwrap();
         assert_eq!(all.len() as u64, sent);
         assert_eq!(all, std::fs::read(path).unwrap());
+    });
+}
+
+/// -1 is "where the file stands" to the kernel, from where 200,000 bytes were
+/// sent.
+fn an_offset_out_of_range_is_refused(rt: Runtime) {
+    rt.block_on(async {
+        let data = Data::new(200_000).await;
+        let file = File::open(&data.0).await.unwrap();
+        let (near, far) = std_pair().await;
+        let far = drained(far);
+        for offset in [u64::MAX, 1 << 63] {
+            for len in [1000, 200_000] {
+                let error = sendfile(&file, offset, len, &near).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            }
+        }
+        drop(near);
+        assert_eq!(far.await.unwrap(), []);
     });
 }
 

@@ -181,17 +181,18 @@ impl fmt::Debug for Stat {
 }
 
 impl FileOp {
-    /// Tries a transfer at once. `None`: it would wait.
+    /// Tries a transfer at once, or says that it has no meaning. `None`: it
+    /// would wait.
     pub(super) fn try_inline(&mut self, fd: RawFd) -> Option<io::Result<usize>> {
-        let (FileOp::Read { inline, at, .. }
-        | FileOp::ReadVectored { inline, at, .. }
-        | FileOp::Write { inline, at, .. }
-        | FileOp::WriteVectored { inline, at, .. }) = self
-        else {
-            return None;
+        let (at, inline) = match self {
+            FileOp::Read { inline, at, .. }
+            | FileOp::ReadVectored { inline, at, .. }
+            | FileOp::Write { inline, at, .. }
+            | FileOp::WriteVectored { inline, at, .. } => (*at, *inline),
+            FileOp::Splice { at: Some(at), .. } => (*at, Inline::Never),
+            _ => return None,
         };
-        let inline = *inline;
-        if *at > i64::MAX as u64 {
+        if at > i64::MAX as u64 {
             // -1 would be "where the file stands".
             return Some(Err(io::Error::from_raw_os_error(libc::EINVAL)));
         }
