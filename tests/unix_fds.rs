@@ -21,6 +21,7 @@ everywhere!(
     too_many_are_refused,
     those_that_nobody_asked_for_are_closed,
     those_that_nobody_received_are_closed,
+    a_pidfd_beside_them_is_closed,
     what_the_process_may_not_have_is_reported,
     bytes_before_them_come_first,
     a_sender_that_waits_sends_them_once,
@@ -224,6 +225,38 @@ fn those_that_nobody_received_are_closed(rt: Runtime) {
             }
             drop((there, ends));
             common::eventually_async("closed", || is_closed(&here)).await;
+        }
+    });
+}
+
+/// SO_PASSPIDFD, which is not ours to set, but may be set on a socket that is
+/// taken over.
+fn a_pidfd_beside_them_is_closed(rt: Runtime) {
+    const SO_PASSPIDFD: libc::c_int = 76;
+    rt.block_on(async {
+        for ends in Ends::all() {
+            let fd = match &ends {
+                Ends::Stream(_, b) => b.as_raw_fd(),
+                Ends::Datagram(_, b) => b.as_raw_fd(),
+                Ends::Packet(_, b) => b.as_raw_fd(),
+            };
+            let (on, size) = (1, size_of::<libc::c_int>() as libc::socklen_t);
+            let from: *const libc::c_int = &on;
+            // SAFETY: the option is an int, and its size is said.
+            let answer =
+                unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSPIDFD, from.cast(), size) };
+            if answer < 0 {
+                println!("skipped: {}", std::io::Error::last_os_error());
+                return;
+            }
+            let (_here, there) = probe();
+            let before = common::descriptors().len();
+            for passed in [&[][..], &[there.as_fd()]] {
+                ends.pass(b"x", passed).await.unwrap();
+                let (got, fds) = ends.get(&mut [0; 8]).await;
+                assert_eq!((got, fds.unwrap().len()), (1, passed.len()));
+            }
+            assert_eq!(common::descriptors().len(), before);
         }
     });
 }

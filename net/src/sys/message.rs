@@ -89,6 +89,10 @@ pub(crate) fn recv_msg(
 /// As many as one message can carry: SCM_MAX_FD of linux/net/scm.h.
 pub(crate) const MOST_FDS: usize = 253;
 
+/// The sender as a pidfd, for sockets with SO_PASSPIDFD: SCM_PIDFD of
+/// linux/socket.h.
+const SCM_PIDFD: c_int = 4;
+
 /// Room for so many, and for what else a local socket may tell.
 const CONTROL: usize = MOST_FDS * size_of::<RawFd>() + 512;
 
@@ -116,16 +120,23 @@ pub(crate) fn recv_local(
     let (head, from) = recv_msg(fd, bufs, &mut control, flags)?;
     let mut fds = Vec::new();
     for (level, kind, data) in Parts::of(&control[..head.control]) {
-        if (level, kind) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+        if level != libc::SOL_SOCKET || !matches!(kind, libc::SCM_RIGHTS | SCM_PIDFD) {
             continue;
         }
         let numbers = data.chunks_exact(size_of::<RawFd>());
-        fds.extend(numbers.map(|number| {
-            let number = number.try_into().expect("a chunk has this size");
-            // SAFETY: the kernel has opened it for this message, and told
-            // nobody else.
-            unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number)) }
-        }));
+        let numbers = numbers.filter_map(|number| {
+            let number = RawFd::from_ne_bytes(number.try_into().ok()?);
+            // An error stands in the place of a pidfd that could not be made.
+            (number >= 0).then_some(number)
+        });
+        // SAFETY: the kernel has opened it for this message, and told nobody
+        // else.
+        let owned = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+        match kind {
+            libc::SCM_RIGHTS => fds.extend(owned),
+            // Nobody asked for it here, and it is closed.
+            _ => owned.for_each(drop),
+        }
     }
     // There is room for all that can be sent: what is cut off was refused.
     let lost = head.flags & libc::MSG_CTRUNC != 0;
