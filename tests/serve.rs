@@ -411,6 +411,40 @@ fn a_server_that_is_dropped_lets_its_connections_be(rt: Runtime) {
     });
 }
 
+/// `Duration::MAX`, as "no limit" is often written.
+fn limits_beyond_the_clock_are_none(rt: Runtime) {
+    let handler = |stream: TcpStream, session: Session| async move {
+        session.head_begins();
+        echo(stream, session).await
+    };
+    let set = |server: Serve<_>| {
+        let server = server.idle_timeout(Duration::MAX);
+        server.head_timeout(Duration::MAX).grace(Duration::MAX)
+    };
+    let stats = served(&rt, handler, set, |address, _| {
+        exchange(&mut connect(address));
+    });
+    assert_eq!((stats.accepted, stats.completed), (1, 1), "{stats:?}");
+}
+
+fn another_executor_serves_too(rt: Runtime) {
+    rt.block_on(async {
+        let listener = TcpListener::bind(LOCAL).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = serve(listener, echo);
+        let handle = server.handle();
+        let run = thread::spawn(move || common::futures::park_on(server.run()));
+        let client = thread::spawn(move || {
+            exchange(&mut connect(address));
+            handle.close();
+        });
+        common::eventually_async("the end", || run.is_finished()).await;
+        let stats = run.join().unwrap().unwrap();
+        assert_eq!((stats.accepted, stats.completed), (1, 1), "{stats:?}");
+        client.join().unwrap();
+    });
+}
+
 /// One family after another, by the same code.
 fn local_sockets_are_served_too(rt: Runtime) {
     rt.block_on(async {
@@ -464,6 +498,8 @@ fn local_sockets_are_served_too(rt: Runtime) {
 }
 
 everywhere!(
+    limits_beyond_the_clock_are_none,
+    another_executor_serves_too,
     local_sockets_are_served_too,
     each_connection_has_a_color_of_its_own,
     who_is_too_many_waits,

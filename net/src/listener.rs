@@ -214,7 +214,7 @@ impl<F: Family> Listener<F> {
         }
     }
 
-    fn runtime(&self) -> &Handle {
+    pub(crate) fn runtime(&self) -> &Handle {
         self.accept.descriptor().runtime()
     }
 }

@@ -15,13 +15,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use isochrome_runtime::time::sleep;
-use isochrome_runtime::{AbortHandle, spawn_apart};
+use isochrome_runtime::{AbortHandle, Handle, spawn_apart};
 
 use crate::family::Family;
 use crate::listener::Listener;
@@ -243,7 +242,9 @@ where
     R: Future<Output = io::Result<()>> + Send + 'static,
 {
     /// Serves until [`ServeHandle::close`], and tells what was done. A handler
-    /// that panics takes its own connection along, and no other.
+    /// that panics takes its own connection along, and no other. Connections
+    /// are served in the runtime that this runs in; on another executor, in
+    /// that of the listener.
     ///
     /// Dropping the future closes the listener; connections that are open are
     /// served on, and handlers are not told.
@@ -251,7 +252,7 @@ where
     /// # Errors
     ///
     /// What accepting answers ([`Listener::accept`]), after the connections
-    /// that are open have ended as by a close. If called outside a runtime.
+    /// that are open have ended as by a close.
     pub async fn run(self) -> io::Result<ServeStats> {
         let Serve {
             listener,
@@ -260,6 +261,7 @@ where
             shared,
         } = self;
         let mut closing = Hearer::new(shared.closing.clone());
+        let runtime = Handle::current().unwrap_or_else(|| listener.runtime().clone());
         let end = loop {
             let mut accept = pin!(listener.accept());
             let next = poll_fn(|cx| {
@@ -273,7 +275,7 @@ where
             });
             match next.await {
                 Some(Ok((stream, peer))) => {
-                    start::<F, _, _>(&shared, limits, &handler, stream, peer)
+                    start::<F, _, _>(&runtime, &shared, limits, &handler, stream, peer)
                 }
                 Some(Err(e)) => break Err(e),
                 None => break Ok(()),
@@ -282,10 +284,12 @@ where
         // Who connects from now on is refused.
         drop(listener);
         shared.closing.say();
-        let mut grace = pin!(sleep(limits.grace));
-        poll_fn(|cx| match shared.poll_empty(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => grace.as_mut().poll(cx),
+        // An end beyond what the clock can say is as good as none.
+        let end_of_grace = Instant::now().checked_add(limits.grace);
+        let mut grace = end_of_grace.map(|at| runtime.sleep_until(at));
+        poll_fn(|cx| match (shared.poll_empty(cx), &mut grace) {
+            (Poll::Pending, Some(grace)) => Pin::new(grace).poll(cx),
+            (empty, _) => empty,
         })
         .await;
         shared.cut();
@@ -296,6 +300,7 @@ where
 
 /// Spawns what serves a connection.
 fn start<F, H, R>(
+    runtime: &Handle,
     shared: &Arc<Shared>,
     limits: Limits,
     handler: &Arc<H>,
@@ -309,7 +314,7 @@ fn start<F, H, R>(
     let since = Instant::now();
     let place = Place::new(shared);
     let (number, handler) = (place.number, handler.clone());
-    let task = spawn_apart(async move {
+    let task = async move {
         let mut place = place;
         if place.begin(since) {
             if let Some(tcp) = F::as_tcp(&stream) {
@@ -328,7 +333,12 @@ fn start<F, H, R>(
             Poll::Pending => watch.poll(cx).map(Outcome::TimedOut),
         });
         place.outcome = end.await;
-    });
+    };
+    let task = match Handle::current() {
+        // Where new colors are to begin.
+        Some(_) => spawn_apart(task),
+        None => runtime.spawn_apart(task),
+    };
     // It may have ended by now.
     if let Some(abort) = shared.lock().open.get_mut(&number) {
         *abort = Some(task.abort_handle());

@@ -21,7 +21,8 @@ pub struct Session<F: Family = Tcp> {
     closing: Arc<Closing>,
 }
 
-/// When the head of a request has to be complete.
+/// When the head of a request has to be complete. (Here and below, a time
+/// beyond what the clock can say is as good as none.)
 pub(super) struct Head {
     timeout: Option<Duration>,
     deadline: Mutex<Option<Instant>>,
@@ -44,7 +45,7 @@ impl<F: Family> Session<F> {
     ) -> Session<F> {
         let head = Head {
             timeout: head_timeout,
-            deadline: Mutex::new(head_timeout.map(|timeout| since + timeout)),
+            deadline: Mutex::new(head_timeout.and_then(|timeout| since.checked_add(timeout))),
         };
         Session {
             peer,
@@ -68,7 +69,8 @@ impl<F: Family> Session<F> {
     /// now on, as it did from the beginning of the connection. To be called in
     /// the handler's own task.
     pub fn head_begins(&self) {
-        *self.head.deadline() = self.head.timeout.map(|timeout| Instant::now() + timeout);
+        let end = |timeout| Instant::now().checked_add(timeout);
+        *self.head.deadline() = self.head.timeout.and_then(end);
     }
 
     /// Whether the server is closing: a handler ends then as soon as it can.
@@ -129,10 +131,12 @@ impl Watch {
         idle_timeout: Option<Duration>,
         connection: Option<&TcpStream>,
     ) -> Watch {
-        let idle = idle_timeout.zip(connection).map(|(limit, tcp)| Idle {
-            limit,
-            connection: Arc::downgrade(tcp.descriptor()),
-            next_look: Instant::now() + limit,
+        let idle = idle_timeout.zip(connection).and_then(|(limit, tcp)| {
+            Some(Idle {
+                limit,
+                connection: Arc::downgrade(tcp.descriptor()),
+                next_look: Instant::now().checked_add(limit)?,
+            })
         });
         Watch {
             head: session.head().clone(),
@@ -179,7 +183,10 @@ impl Watch {
         if quiet >= idle.limit {
             return true;
         }
-        idle.next_look = now + (idle.limit - quiet);
+        match now.checked_add(idle.limit - quiet) {
+            Some(next) => idle.next_look = next,
+            None => self.idle = None,
+        }
         false
     }
 }
