@@ -20,6 +20,7 @@ everywhere!(
     vectored_transfers_fill_one_buffer_after_the_other,
     the_position_moves_with_reads_and_writes,
     a_file_is_read_whole_whatever_its_length_says,
+    a_length_that_there_is_no_memory_for_is_an_error,
     many_reads_of_one_file_go_on_at_once,
     errors_are_those_of_std,
     options_are_those_of_std,
@@ -183,6 +184,27 @@ fn a_file_is_read_whole_whatever_its_length_says(rt: Runtime) {
         let error = fs::read_to_string(dir.join("a")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
     });
+}
+
+/// Of a file that is all holes.
+fn a_length_that_there_is_no_memory_for_is_an_error(rt: Runtime) {
+    let shm = Path::new("/dev/shm");
+    if !shm.is_dir() {
+        return;
+    }
+    let dir = Dir::under(shm);
+    for len in [1 << 60, i64::MAX as u64] {
+        let file = std_fs::File::create(dir.join("a")).unwrap();
+        if let Err(e) = file.set_len(len) {
+            println!("skipped: {e}");
+            continue;
+        }
+        rt.block_on(async {
+            same(fs::read(dir.join("a")).await, std_fs::read(dir.join("a")));
+            let error = fs::read(dir.join("a")).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+        });
+    }
 }
 
 fn many_reads_of_one_file_go_on_at_once(rt: Runtime) {

@@ -8,22 +8,29 @@ use isochrome_runtime::buf::{IoBuf, LentMut};
 use super::file::File;
 
 /// Room for what does not know its length, as files in /proc do not.
-const UNKNOWN: usize = 8 << 10;
+const UNKNOWN: u64 = 8 << 10;
 
 /// All bytes of a file.
 ///
 /// # Errors
 ///
-/// As of [`File::open`] and [`File::read_at`].
+/// As of [`File::open`] and [`File::read_at`], and
+/// [`OutOfMemory`](io::ErrorKind::OutOfMemory) if there is no room for them.
 pub async fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let file = File::open(path).await?;
-    let len = usize::try_from(file.metadata().await?.len()).unwrap_or(0);
+    let len = file.metadata().await?.len();
     // One more, so that the end is seen without growing.
-    let mut data = vec![0; if len == 0 { UNKNOWN } else { len + 1 }];
+    let room = if len == 0 {
+        UNKNOWN
+    } else {
+        len.saturating_add(1)
+    };
+    let mut data = zeroes(room)?;
     let mut filled = 0;
     loop {
         if filled == data.len() {
-            data.resize(data.len() * 2, 0);
+            data.try_reserve(filled).map_err(|_| no_room())?;
+            data.resize(2 * filled, 0);
         }
         let mut into = LentMut::new(data);
         into.skip(filled);
@@ -36,6 +43,22 @@ pub async fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     }
     data.truncate(filled);
     Ok(data)
+}
+
+/// Memory as the system gives it. That there is as much is asked beforehand:
+/// a length may be anything, of files with holes, and the process must not end
+/// for it.
+fn zeroes(len: u64) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(len).map_err(|_| no_room())?;
+    let mut trial = Vec::<u8>::new();
+    trial.try_reserve_exact(len).map_err(|_| no_room())?;
+    // The compiler may leave out an allocation that nobody sees.
+    drop(std::hint::black_box(trial));
+    Ok(vec![0; len])
+}
+
+fn no_room() -> io::Error {
+    io::ErrorKind::OutOfMemory.into()
 }
 
 /// As [`read`], of text.
