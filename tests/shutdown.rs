@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::futures::{park_on, poll_once};
+use common::futures::{give_up, park_on, poll_once};
 use common::{
     build, eventually_async, everywhere, listen, on_both_drivers, pair, shrink, std_pair,
 };
 use isochrome::net::{TcpListener, TcpStream};
-use isochrome::{Color, DriverChoice, Runtime};
+use isochrome::{Builder, Color, DriverChoice, Runtime, spawn_blocking};
 
 everywhere!(
     everything_in_flight_ends,
@@ -21,9 +21,25 @@ everywhere!(
     the_end_comes_during_load,
     a_panic_of_block_on_ends_it_too,
     one_runtime_ends_inside_another,
+    a_grace_beyond_the_clock_is_as_good_as_for_ever,
 );
 
 on_both_drivers!(two_hundred_ends);
+
+fn a_grace_beyond_the_clock_is_as_good_as_for_ever(rt: Runtime) {
+    let driver = match rt.driver() {
+        "reactor" => DriverChoice::Reactor,
+        _ => DriverChoice::Proactor,
+    };
+    let builder = Builder::new().driver(driver).workers(rt.workers());
+    let rt = builder.shutdown_grace(Duration::MAX).build().unwrap();
+    rt.block_on(async {
+        let (near, _far) = pair().await;
+        assert!(give_up(near.recv()).await.is_pending());
+        spawn_blocking(|| ()).await.unwrap();
+    });
+    assert_eq!(rt.shutdown(), 0);
+}
 
 /// Counts tasks whose operation has been begun.
 #[derive(Clone, Default)]
