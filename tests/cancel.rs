@@ -24,6 +24,7 @@ everywhere!(
     a_dropped_send_that_waits_for_its_turn_sends_nothing,
     an_aborted_task_gives_its_socket_up,
     a_stream_dropped_with_a_send_in_flight_ends,
+    what_block_on_gives_up_at_its_end_is_closed,
     races_lose_no_byte,
     forgotten_waiters_do_not_pile_up,
 );
@@ -289,6 +290,24 @@ fn a_stream_dropped_with_a_send_in_flight_ends(rt: Runtime) {
             assert!(place <= 200);
         }
     });
+}
+
+/// Nobody enters the ring after it until the next `block_on`.
+fn what_block_on_gives_up_at_its_end_is_closed(rt: Runtime) {
+    let mut far = rt.block_on(async {
+        let (near, far) = std_pair().await;
+        assert!(give_up(near.recv()).await.is_pending());
+        // With the kernel, or not yet.
+        let (other, other_far) = std_pair().await;
+        yield_now().await;
+        assert!(give_up(other.recv()).await.is_pending());
+        [far, other_far]
+    });
+    for far in &mut far {
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).unwrap();
+        assert_eq!(all, []);
+    }
 }
 
 /// Receives that lose races against other receives, yields and timers.

@@ -276,6 +276,11 @@ impl Worker {
             }
             self.rest(None, &done);
         }
+        // The cancels of what was just given up, for which the close of a
+        // connection waits: the thread may stay away for long.
+        if self.driver.borrow().is_due() {
+            self.park(Some(Duration::ZERO));
+        }
         self.leave();
     }
 
