@@ -15,9 +15,10 @@ use common::agree::same_error as same;
 use common::bytes::{check, pattern};
 use common::everywhere;
 use common::futures::{Either, give_up, join, race};
-use common::local::{Place, abstract_name, stale};
-use isochrome::net::{SocketFile, UnixListener, UnixStream};
+use common::local::{Place, abstract_name, longest_named, stale};
+use isochrome::net::{SocketFile, UnixDatagram, UnixListener, UnixStream};
 use isochrome::{Color, Runtime};
+use socket2::SockRef;
 
 everywhere!(
     round_trips,
@@ -36,6 +37,7 @@ everywhere!(
     std_sockets_are_taken_over,
     incoming_gives_one_connection_after_another,
     a_peer_that_is_gone,
+    a_peer_whose_name_std_cannot_say,
 );
 
 async fn echo(stream: &UnixStream) {
@@ -528,4 +530,29 @@ fn without_a_runtime_the_error_says_so() {
             "{error}"
         );
     }
+}
+
+/// It must not end who accepts, nor take a message along.
+fn a_peer_whose_name_std_cannot_say(rt: Runtime) {
+    rt.block_on(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(abstract_name()).unwrap();
+        let client = longest_named(libc::SOCK_STREAM, &place);
+        let to = SockRef::from(&listener).local_addr().unwrap();
+        SockRef::from(&client).connect(&to).unwrap();
+        let client = UnixStream::from_std(client.into()).unwrap();
+        let (stream, from) = listener.accept().await.unwrap();
+        assert!(from.is_unnamed());
+        assert!(stream.peer_addr().unwrap().is_unnamed());
+        assert!(client.local_addr().unwrap().is_unnamed());
+
+        let place = Place::new();
+        let receiver = UnixDatagram::bind(abstract_name()).unwrap();
+        let sender = longest_named(libc::SOCK_DGRAM, &place);
+        let sender = UnixDatagram::from_std(sender.into()).unwrap();
+        let to = receiver.local_addr().unwrap();
+        sender.send_to(b"here", &to).await.unwrap();
+        let (got, from) = receiver.recv_from(&mut [0; 10]).await.unwrap();
+        assert_eq!((got.len, from.is_unnamed()), (4, true));
+    });
 }

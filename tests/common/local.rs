@@ -1,8 +1,9 @@
 //! Places for local sockets, and descriptors to pass.
 
 use std::fs;
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -41,6 +42,31 @@ pub(crate) fn abstract_name() -> String {
 /// The file of a socket that is not open any more.
 pub(crate) fn stale(path: &Path) {
     drop(std::os::unix::net::UnixListener::bind(path).expect("binds"));
+}
+
+/// A socket whose path is as long as the kernel takes it: 108 bytes, without a
+/// zero behind them.
+pub(crate) fn longest_named(kind: libc::c_int, place: &Place) -> OwnedFd {
+    let rest = 108 - place.path("").as_os_str().len();
+    let path = place.path(&"x".repeat(rest));
+    // SAFETY: zeroes are an address.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in address.sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    let size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: no pointer is passed, and the new descriptor is owned by nobody
+    // else.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: the address is borrowed for the call, and its size is said.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
+    assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+    socket
 }
 
 /// A descriptor to be passed, and where it is seen that it arrived, and that it

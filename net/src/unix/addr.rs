@@ -111,13 +111,16 @@ impl fmt::Display for Name {
 }
 
 /// The address that the kernel told, in std's form.
+///
+/// A path may have 108 bytes, which std has no form for: it is told as unnamed.
+/// An error would let any peer with such a name end a server, or take messages
+/// from it.
 pub(super) fn local(addr: &SockAddr) -> io::Result<SocketAddr> {
-    if let Some(path) = addr.as_pathname() {
-        return SocketAddr::from_pathname(path);
-    }
-    match addr.as_abstract_namespace() {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        // Unnamed, or not told at all, which is the same to std.
-        None => SocketAddr::from_pathname(""),
-    }
+    let name = match (addr.as_pathname(), addr.as_abstract_namespace()) {
+        (Some(path), _) => SocketAddr::from_pathname(path).ok(),
+        (None, Some(name)) => SocketAddr::from_abstract_name(name).ok(),
+        (None, None) => None,
+    };
+    // Not told at all is the same to std.
+    name.map_or_else(|| SocketAddr::from_pathname(""), Ok)
 }
