@@ -166,11 +166,7 @@ fn a_late_completion_is_dropped(workers: usize) {
 }
 
 fn a_send_that_is_given_up_leaves_its_buffer(workers: usize) {
-    let Bed {
-        world,
-        rt,
-        descriptor,
-    } = bed(workers);
+    let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     let back = Port::new(descriptor.clone());
     let drops: Arc<AtomicUsize> = Arc::default();
