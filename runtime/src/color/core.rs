@@ -310,14 +310,16 @@ unsafe fn push_and(core: NonNull<Core>, task: NonNull<Header>, ready: impl FnOnc
     // SAFETY: the task keeps its color alive until it is queued.
     let color = unsafe { core.as_ref() };
     let shared = color.shared();
-    if Worker::runs_color(core) {
-        // SAFETY: this thread is the runner; the rest is handed on.
-        unsafe { color.ready.push_local(task) };
-    // SAFETY: handed on.
-    } else if unsafe { color.ready.push(task) } {
-        ready();
-        shared.schedule(core);
-    }
+    Worker::with(|worker| {
+        if worker.is_some_and(|worker| worker.runs(core)) {
+            // SAFETY: this thread is the runner; the rest is handed on.
+            unsafe { color.ready.push_local(task) };
+        // SAFETY: handed on.
+        } else if unsafe { color.ready.push(task) } {
+            ready();
+            shared.schedule(worker, core);
+        }
+    });
 }
 
 impl Clone for ColorRef {

@@ -54,7 +54,8 @@ impl<C: Borrow<ColorRef>> Drop for Runner<C> {
         // goes on to the run queue.
         if !unsafe { color.core().ready.finish() } {
             color.core().becomes_ready();
-            color.core().shared().schedule(color.as_ptr());
+            let (shared, color) = (color.core().shared(), color.as_ptr());
+            Worker::with(|worker| shared.schedule(worker, color));
         }
     }
 }

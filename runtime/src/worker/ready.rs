@@ -88,10 +88,10 @@ impl Worker {
     }
 
     /// Puts a ready color into this worker's queue.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enqueue(&self, color: NonNull<Core>, pinned: bool) {
         if pinned {
-            self.pinned.borrow_mut().push_back(color);
+            self.enqueue_pinned(color);
             return;
         }
         // SAFETY: this is the owner of the queue.
@@ -104,6 +104,12 @@ impl Worker {
         }
     }
 
+    #[cold]
+    fn enqueue_pinned(&self, color: NonNull<Core>) {
+        self.pinned.borrow_mut().push_back(color);
+    }
+
+    #[inline(always)]
     fn run_color(&self, color: NonNull<Core>) -> usize {
         // SAFETY: scheduled, so alive: it has a task queued.
         match self.measures(unsafe { color.as_ref() }) {

@@ -86,26 +86,27 @@ impl WorkerShared {
 }
 
 impl Shared {
-    /// Sends a color that has become ready to its home.
+    /// Sends a color that has become ready to its home. `worker` is this
+    /// thread's.
     #[inline(always)]
-    pub(crate) fn schedule(&self, color: NonNull<Core>) {
+    pub(crate) fn schedule(&self, worker: Option<&Worker>, color: NonNull<Core>) {
         // SAFETY: scheduled from here on, so alive: it has a task queued.
         let core = unsafe { color.as_ref() };
-        let (home, pinned) = (core.home(), core.is_pinned());
-        let here = Worker::with(|worker| {
-            let worker = worker.filter(|worker| worker.is_of(self))?;
-            let home = worker.index() == home;
-            if home {
-                worker.enqueue(color, pinned);
-            }
-            Some(home)
-        });
-        if here == Some(true) {
-            return;
+        let ours = worker.filter(|worker| worker.is_of(self));
+        match ours.filter(|worker| worker.index() == core.home()) {
+            Some(worker) => worker.enqueue(color, core.is_pinned()),
+            None => self.send_home(color, ours.is_some()),
         }
+    }
+
+    /// As `schedule`, from another worker (`ours`) or a foreign thread.
+    fn send_home(&self, color: NonNull<Core>, ours: bool) {
+        // SAFETY: as in `schedule`.
+        let core = unsafe { color.as_ref() };
+        let (home, pinned) = (core.home(), core.is_pinned());
         // A foreign thread has nothing else that keeps the runtime alive once
         // the color is on its way.
-        let _keep = here.is_none().then(|| self.handle());
+        let _keep = (!ours).then(|| self.handle());
         let worker = &self.workers[home];
         let inbox = if pinned {
             &worker.pinned
