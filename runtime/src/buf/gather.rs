@@ -41,7 +41,7 @@ impl Gather {
             }
         };
         let slices: Vec<_> = bufs.iter().map(slice).collect();
-        Gather {
+        let mut gather = Gather {
             // SAFETY: a header of zeroes is an empty one.
             header: unsafe { std::mem::zeroed() },
             len: slices.iter().map(|slice| slice.iov_len).sum(),
@@ -50,7 +50,11 @@ impl Gather {
             sent: 0,
             // By the contract of `IoBuf` the move leaves the pointers valid.
             owner: Erased::new(bufs),
-        }
+        };
+        // Past empty ones in front: nothing but those in a call would be sent
+        // as nothing, which is no progress.
+        gather.advance(0);
+        gather
     }
 
     /// What sendmsg(2) is to be called with for what is left. (At most 1,024
