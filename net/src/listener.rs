@@ -149,6 +149,8 @@ impl<F: Family> Listener<F> {
             _ => None,
         });
         let accepted = accepted.collect();
+        // Its port has the descriptor too.
+        drop(self);
         Ok((blocking(descriptor).await?, accepted))
     }
 
