@@ -126,6 +126,7 @@ mod tests {
     use super::*;
 
     /// What a call would send.
+    #[allow(clippy::unnecessary_cast, reason = "the C libraries differ")]
     fn rest(gather: &mut Gather) -> Vec<u8> {
         // SAFETY: the header, its slices and what they describe are valid.
         unsafe {
