@@ -6,12 +6,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::contain::contain;
 use crate::op::{self, InFlight};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::task::{JoinError, Reason, TaskRef};
@@ -143,7 +142,7 @@ impl Pool {
     pub(crate) fn close(&self, grace: Duration) {
         let mut state = self.0.lock();
         state.closed = true;
-        let queued = mem::take(&mut state.queue);
+        let queued = std::mem::take(&mut state.queue);
         drop(state);
         self.0.work.notify_all();
         for work in queued {
@@ -178,11 +177,7 @@ impl Inner {
                 drop(state);
                 // Closures do not unwind to here, but the waker of who waits
                 // may: it can be foreign. The thread is counted, so it stays.
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work.run())) {
-                    let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-                    // Someone means it; this one is leaked.
-                    dropped.unwrap_or_else(mem::forget);
-                }
+                contain(|| work.run());
                 state = self.lock();
                 continue;
             }

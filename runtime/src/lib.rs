@@ -25,6 +25,8 @@ compile_error!("isochrome runs on Linux only: its drivers are epoll and io_uring
 // What has loom models is compiled for them; the rest needs a kernel.
 mod color;
 #[cfg(not(all(test, loom)))]
+mod contain;
+#[cfg(not(all(test, loom)))]
 mod counter;
 mod lock;
 mod sync;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use isochrome_runtime::{AbortHandle, Color, JoinHandle, spawn, yield_now};
 use support::{CountDrop, Event, foreign_block_on, runtime};
@@ -31,6 +31,7 @@ mod workers {
         work_left_behind_runs_on_the_others,
         a_task_that_has_ended_keeps_nobody_that_waited_for_it,
         a_long_chain_of_tasks_ends_without_recursion,
+        drops_that_panic_end_their_task_only,
     );
 }
 
@@ -412,4 +413,39 @@ fn a_long_chain_of_tasks_ends_without_recursion(workers: usize) {
     // Each task was waited for by the one before.
     rt.block_on(async { spawn(link(100_000, kept.clone())).await.unwrap() });
     drop(kept);
+}
+
+fn drops_that_panic_end_their_task_only(workers: usize) {
+    /// Its drop panics, so many times in a row.
+    struct Bomb(usize);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic_any(Bomb(self.0 - 1));
+            }
+        }
+    }
+    /// Still has one bomb when it gives another.
+    struct Gives(Bomb);
+    impl Future for Gives {
+        type Output = Bomb;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Bomb> {
+            Poll::Ready(Bomb(self.0.0))
+        }
+    }
+    let rt = runtime(workers);
+    rt.block_on(async {
+        for times in 0..4 {
+            let color = Color::new();
+            drop(color.spawn(Gives(Bomb(times))));
+            drop(color.spawn(async move { panic_any(Bomb(times)) }));
+            let given = color.spawn(Gives(Bomb(times)));
+            let end = color.spawn(async { 1 });
+            assert_eq!(end.await.unwrap(), 1);
+            match given.await {
+                Ok(bomb) => assert_eq!(bomb.0, 0),
+                Err(e) => std::mem::forget(e.into_panic().unwrap()),
+            }
+        }
+    });
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::contain::contain;
 
 #[cfg(feature = "tracing")]
 mod events;
@@ -175,20 +177,14 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Tells everyone. A panic goes no further: its message was printed by the
-    /// panic hook, and the next report is made as if nothing had been.
+    /// Tells everyone. A panic goes no further.
     pub(crate) fn tell(&self, report: &Report) {
-        let told = catch_unwind(AssertUnwindSafe(|| {
+        contain(|| {
             events::emit(report);
             if let Some(callback) = &self.callback {
                 callback(report);
             }
-        }));
-        if let Err(payload) = told {
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-            // Someone means it; this one is leaked.
-            dropped.unwrap_or_else(std::mem::forget);
-        }
+        });
     }
 }
 

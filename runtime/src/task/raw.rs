@@ -16,6 +16,7 @@ use super::state::{State, Turn};
 use super::waker;
 use crate::budget;
 use crate::color::{self, ColorRef, Core, Linked};
+use crate::contain::contain;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::AtomicPtr;
 
@@ -427,7 +428,10 @@ unsafe fn set_output<F: Future, C>(header: NonNull<Header>, output: Result<F::Ou
     // SAFETY: handed on.
     let output = match unsafe { clear::<F, C>(header) } {
         None => output,
-        Some(panic) => Err(JoinError::new(Reason::Panic(panic))),
+        Some(panic) => {
+            contain(|| drop(output));
+            Err(JoinError::new(Reason::Panic(panic)))
+        }
     };
     let output = Stage {
         output: ManuallyDrop::new(output),
@@ -489,7 +493,7 @@ unsafe fn drop_stage<F: Future, C>(header: NonNull<Header>) {
     // SAFETY: handed on; the vtable was made for these types.
     let panic = unsafe { clear::<F, C>(header) };
     // Nobody is there to hear of it but the panic hook, which has.
-    drop(panic);
+    contain(|| drop(panic));
 }
 
 /// # Safety
