@@ -79,34 +79,28 @@ impl Proactor {
     #[inline]
     pub(crate) fn complete(&mut self, entry: &cqueue::Entry) {
         let key = Key::from_raw(entry.user_data());
+        let Ok(count) = usize::try_from(entry.result()) else {
+            return self.complete_any(key, entry);
+        };
         let more = cqueue::more(entry.flags());
-        let received = more && entry.result() > 0;
-        let sent = usize::try_from(entry.result()).unwrap_or(0);
         let (buffers, cancels) = (&mut self.buffers, &mut self.cancels);
         let mut delivered = false;
-        let over = self.table.remove_if(key, |operation| match operation.kind {
-            Kind::Send => {
-                let all = operation.sent + sent >= operation.goal;
-                !more && all && operation.told.is_none() && entry.result() >= 0
+        let over = self.table.remove_if(key, |operation| {
+            // Of a receive, and one that is still multishot.
+            if more && operation.multishot && count > 0 {
+                if let Some(claimed) = buffers.claim(entry.flags()) {
+                    operation.hungry = false;
+                    let lease = Ok(Yield::Buf(buffers.lease(claimed, count)));
+                    deliver(operation, lease, key, entry.flags(), buffers, cancels);
+                    delivered = true;
+                }
+                return false;
             }
-            Kind::Recv if received => {
-                let Some(claimed) = buffers.claim(entry.flags()) else {
-                    return false;
-                };
-                operation.hungry = false;
-                let pauses = Pauses {
-                    drained: !cqueue::sock_nonempty(entry.flags()),
-                    plenty: buffers.are_plenty(),
-                };
-                let lease = Ok(Yield::Buf(buffers.lease(claimed, sent)));
-                deliver(operation, lease, key, pauses, cancels);
-                delivered = true;
-                false
-            }
-            _ => false,
+            let all = operation.sent + count >= operation.goal;
+            operation.kind == Kind::Send && !more && all && operation.told.is_none()
         });
         if let Some(operation) = over {
-            let sent = operation.sent + sent;
+            let sent = operation.sent + count;
             operation.op.finish(Ok(Yield::Done(sent)));
         } else if !delivered {
             self.complete_any(key, entry);
@@ -141,12 +135,9 @@ impl Proactor {
         }
         let duty = operation.duty(result, more);
         let completion = yielded(operation, result, claimed, &self.buffers);
-        let pauses = Pauses {
-            drained: !cqueue::sock_nonempty(entry.flags()),
-            plenty: self.buffers.are_plenty(),
-        };
+        let (flags, buffers, cancels) = (entry.flags(), &self.buffers, &mut self.cancels);
         match duty {
-            Duty::Deliver => deliver(operation, completion, key, pauses, &mut self.cancels),
+            Duty::Deliver => deliver(operation, completion, key, flags, buffers, cancels),
             Duty::Edge => operation.op.edge(false),
             Duty::LastEdge => {
                 if let Some(operation) = self.table.remove(key) {
@@ -177,15 +168,6 @@ impl Proactor {
     }
 }
 
-/// What makes a subscription pause, beside how much is untaken.
-#[derive(Clone, Copy)]
-struct Pauses {
-    /// Nothing more is there, says the kernel.
-    drained: bool,
-    /// There are buffers for others too.
-    plenty: bool,
-}
-
 /// Hands a completion over that more will follow, or a pause, if nobody takes
 /// what comes.
 #[inline(always)]
@@ -193,13 +175,16 @@ fn deliver(
     operation: &mut Operation,
     completion: Completion,
     key: Key,
-    pauses: Pauses,
+    flags: u32,
+    buffers: &Buffers,
     cancels: &mut VecDeque<Key>,
 ) {
-    let hidden = operation.hides_the_end(pauses.drained);
+    let emptied = !cqueue::sock_nonempty(flags);
+    let hidden = operation.hides_the_end(emptied);
     let untaken = operation.op.deliver(completion);
     // One is below every cap.
-    let pause = hidden || untaken > 1 && untaken >= operation.kind.cap(pauses.plenty);
+    let cap = |plenty| operation.kind.cap(plenty);
+    let pause = hidden || untaken > 1 && untaken >= cap(buffers.are_plenty());
     if pause && operation.wish == Wish::Go {
         operation.wish = Wish::Pause;
         cancels.push_back(key);

@@ -53,7 +53,9 @@ fn refuse(cx: &mut Context<'_>) -> Poll<()> {
 /// Takes one operation off the budget.
 #[inline]
 pub(crate) fn spend() {
-    LEFT.set((LEFT.get() - 1).max(0));
+    if LEFT.get() > 0 {
+        LEFT.set(LEFT.get() - 1);
+    }
 }
 
 /// Takes one operation off the budget of this poll, for I/O that is done at

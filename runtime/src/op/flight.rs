@@ -7,7 +7,7 @@
 //! too many of goes to those who have too few, because an operation may begin
 //! on one worker and end on another.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::task::Waker;
 
@@ -40,21 +40,25 @@ pub(super) struct Flight {
     pub(super) rest: VecDeque<Completion>,
     /// Who awaits the operation in flight, if that is one `Run`.
     pub(super) owner: Option<Waker>,
+    /// The next of a worker's free ones.
+    next: Option<Box<Flight>>,
 }
 
 impl Flight {
     /// A flight with nothing in it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take() -> Box<Flight> {
-        Worker::with(|worker| match worker {
-            Some(worker) => worker.flights.take(),
-            None => Flight::spare(),
-        })
+        let kept = Worker::with(|worker| worker?.flights.take());
+        kept.unwrap_or_else(Flight::more)
     }
 
+    /// Of what others have too many of, or new ones.
     #[cold]
-    fn spare() -> Box<Flight> {
-        spares(|spares| spares.pop()).unwrap_or_default()
+    fn more() -> Box<Flight> {
+        Worker::with(|worker| match worker {
+            Some(worker) => worker.flights.more(),
+            None => spares(|spares| spares.pop()).unwrap_or_default(),
+        })
     }
 
     /// Gives a flight up, for the next who needs one. What is still in it is
@@ -64,10 +68,16 @@ impl Flight {
         if !self.is_empty() {
             self.clear();
         }
-        Worker::with(|worker| match worker {
-            Some(worker) => worker.flights.put(self),
-            None => spares(move |spares| spare(spares, self)),
+        let nobodys = Worker::with(|worker| match worker {
+            Some(worker) => {
+                worker.flights.put(self);
+                None
+            }
+            None => Some(self),
         });
+        if let Some(flight) = nobodys {
+            spares(|spares| spare(spares, flight));
+        }
     }
 
     #[cold]
@@ -81,50 +91,61 @@ impl Flight {
     }
 }
 
-/// The free flights of a worker.
+/// The free flights of a worker: a list, the last given up first.
 #[derive(Default)]
-pub(crate) struct Flights(
-    #[allow(clippy::vec_box, reason = "they go in and out as boxes")] RefCell<Vec<Box<Flight>>>,
-);
+pub(crate) struct Flights {
+    first: Cell<Option<Box<Flight>>>,
+    count: Cell<usize>,
+}
 
 impl Flights {
-    #[inline]
-    fn take(&self) -> Box<Flight> {
-        let kept = self.0.borrow_mut().pop();
-        kept.unwrap_or_else(|| self.more())
+    #[inline(always)]
+    fn take(&self) -> Option<Box<Flight>> {
+        let mut flight = self.first.take()?;
+        self.link(flight.next.take());
+        self.count.set(self.count.get() - 1);
+        Some(flight)
     }
 
-    #[cold]
+    /// There is none.
     fn more(&self) -> Box<Flight> {
-        let mut kept = self.0.borrow_mut();
-        // Once, so that giving back never allocates.
-        kept.reserve_exact(KEPT);
-        spares(|spares| {
+        let mut more = spares(|spares| {
             let left = spares.len().saturating_sub(MOVED);
-            kept.extend(spares.drain(left..));
+            spares.split_off(left)
         });
-        if kept.is_empty() {
+        if more.is_empty() {
             // Several, so that all workers are soon warm.
-            kept.resize_with(MOVED, Box::default);
+            more.resize_with(MOVED, Box::default);
         }
-        kept.pop().unwrap_or_default()
+        let last = more.pop().unwrap_or_default();
+        more.into_iter().for_each(|flight| self.put(flight));
+        last
     }
 
     #[inline(always)]
-    fn put(&self, flight: Box<Flight>) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() >= KEPT {
-            less(&mut kept);
+    fn put(&self, mut flight: Box<Flight>) {
+        if self.count.get() >= KEPT {
+            self.pass_some_on();
         }
-        kept.push(flight);
+        std::mem::forget(std::mem::replace(&mut flight.next, self.first.take()));
+        self.link(Some(flight));
+        self.count.set(self.count.get() + 1);
     }
-}
 
-#[cold]
-#[allow(clippy::vec_box, reason = "they go in and out as boxes")]
-fn less(kept: &mut Vec<Box<Flight>>) {
-    let moved = kept.drain(KEPT - MOVED..);
-    spares(|spares| moved.for_each(|flight| spare(spares, flight)));
+    /// The list was taken out: there is nothing to drop, and to say so spares
+    /// the look.
+    #[inline(always)]
+    fn link(&self, first: Option<Box<Flight>>) {
+        std::mem::forget(self.first.replace(first));
+    }
+
+    #[cold]
+    fn pass_some_on(&self) {
+        spares(|spares| {
+            let moved = (0..MOVED).map_while(|_| self.take());
+            moved.for_each(|flight| spare(spares, flight));
+        });
+    }
 }
 
 #[cold]
@@ -183,11 +204,13 @@ mod tests {
         let (giver, taker) = (Flights::default(), Flights::default());
         for _ in 0..3 * KEPT {
             giver.put(Box::default());
-            assert!(giver.0.borrow().len() <= KEPT);
+            assert!(giver.count.get() <= KEPT);
         }
-        let room = giver.0.borrow().capacity();
-        drop(taker.take());
-        assert_eq!(taker.0.borrow().len(), MOVED - 1);
-        assert_eq!(giver.0.borrow().capacity(), room);
+        assert!(taker.take().is_none());
+        drop(taker.more());
+        assert_eq!(taker.count.get(), MOVED - 1);
+        let kept = std::iter::from_fn(|| giver.take()).count();
+        assert!((KEPT - MOVED..=KEPT).contains(&kept));
+        assert_eq!(giver.count.get(), 0);
     }
 }

@@ -179,7 +179,9 @@ impl Line {
         }
     }
 
-    fn is_alone(&self) -> bool {
+    /// Nobody waits behind the first, if there is one.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
@@ -256,12 +258,18 @@ impl Line {
         turn.and_then(|(_, waker)| waker.take())
     }
 
+    /// The waker of the first.
+    #[inline]
+    pub(super) fn first(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+
     /// The wakers of all who wait for any completion, and of the first who
     /// waits for a turn.
     #[inline]
     pub(super) fn crowd(&mut self) -> Crowd {
         match self.is_alone() {
-            true => Crowd::One(self.waker.take()),
+            true => Crowd::One(self.first()),
             false => self.many(),
         }
     }

@@ -190,11 +190,8 @@ fn poll_completed_lease(
 ) -> Poll<io::Result<RecvBuf>> {
     loop {
         ready!(budget::poll_remaining(cx));
-        let next = |state: &mut State| state.pop();
-        // Anything else is of another operation, that was given up.
-        if let Yield::Buf(lease) =
-            ready!(poll_take(slot, place.as_deref_mut(), cx, || Op::Recv, next))?
-        {
+        let next = |state: &mut State| state.pop_lease();
+        if let Some(lease) = ready!(poll_take(slot, place.as_deref_mut(), cx, || Op::Recv, next))? {
             return Poll::Ready(Ok(lease));
         }
     }

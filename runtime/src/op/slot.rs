@@ -20,6 +20,7 @@ use super::line::Line;
 use super::owner::{Home, SlotRef};
 use super::readiness::Readiness;
 use super::{Completion, Interest, Op, Yield};
+use crate::buf::RecvBuf;
 use crate::descriptor::Descriptor;
 use crate::lock::{Guard, Lock};
 
@@ -197,11 +198,37 @@ impl State {
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
         let first = self.first.take();
-        if first.is_some() && self.flight.is_some() {
-            self.first = self.flight().rest.pop_front();
-            self.shed();
+        if first.is_some() {
+            self.move_up();
         }
         first
+    }
+
+    /// As `pop`, for who receives. `None` in it: something of another operation,
+    /// that was given up.
+    #[inline(always)]
+    pub(super) fn pop_lease(&mut self) -> Option<io::Result<Option<RecvBuf>>> {
+        let lease = match self.first.take()? {
+            Ok(Yield::Buf(lease)) => Ok(Some(lease)),
+            Ok(Yield::Done(_) | Yield::Socket(_) | Yield::File(_)) => Ok(None),
+            Err(e) => Err(e),
+        };
+        self.move_up();
+        Some(lease)
+    }
+
+    /// What was first is taken.
+    #[inline(always)]
+    fn move_up(&mut self) {
+        if self.flight.is_some() {
+            self.next_of_many();
+        }
+    }
+
+    #[inline(never)]
+    fn next_of_many(&mut self) {
+        self.first = self.flight().rest.pop_front();
+        self.shed();
     }
 
     /// Returns how many there are now.
@@ -214,7 +241,6 @@ impl State {
         self.push_back(completion)
     }
 
-    #[inline(never)]
     fn push_back(&mut self, completion: Completion) -> usize {
         let rest = &mut self.flight().rest;
         rest.push_back(completion);
@@ -428,6 +454,7 @@ pub(super) enum Taken {
 pub struct InFlight(Option<SlotRef>);
 
 impl InFlight {
+    #[inline(always)]
     pub(crate) fn new(slot: &Slot) -> InFlight {
         InFlight(Some(SlotRef::to(slot)))
     }
@@ -497,11 +524,17 @@ impl InFlight {
             drop(completion);
             return 0;
         }
-        let waiting = state.push(completion);
-        let crowd = state.line.crowd();
+        if state.has_completions() || !state.line.is_alone() {
+            return deliver_more(state, completion);
+        }
+        // Nearly always.
+        std::mem::forget(state.first.replace(completion));
+        let waker = state.line.first();
         drop(state);
-        crowd.wake();
-        waiting
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        1
     }
 
     /// Tells of an edge of a subscription to [`Op::Edges`]. `exceptional`: of
@@ -595,6 +628,15 @@ impl InFlight {
 
 fn cancelled() -> io::Error {
     io::Error::from_raw_os_error(libc::ECANCELED)
+}
+
+#[inline(never)]
+fn deliver_more(mut state: Guard<'_, State>, completion: Completion) -> usize {
+    let waiting = state.push(completion);
+    let crowd = state.line.crowd();
+    drop(state);
+    crowd.wake();
+    waiting
 }
 
 impl Drop for InFlight {

@@ -14,6 +14,7 @@ use crate::op::{InFlight, Slot, SlotRef};
 impl Worker {
     /// Submits on this worker's driver, if it is not at work just now and
     /// takes the operation.
+    #[inline]
     pub(super) fn submit(&self, op: InFlight) -> Result<(), InFlight> {
         match self.driver.try_borrow_mut() {
             Ok(mut driver) => driver.submit(op),

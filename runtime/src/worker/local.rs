@@ -149,7 +149,7 @@ impl Worker {
 
     /// The worker of this thread, if it is one. After thread-locals are gone
     /// it is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
         let current = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
         // SAFETY: `enter` was given a reference, and the `Entered` that ends

@@ -148,17 +148,28 @@ impl Shared {
 impl Handle {
     /// Hands a slot's operation to a driver: this worker's, if it can, else
     /// the one of the descriptor's home.
+    #[inline(always)]
     pub(crate) fn submit(&self, slot: &Slot) {
         let op = InFlight::new(slot);
-        let refused = Worker::with(|worker| match worker.filter(|w| w.is_of(self.shared())) {
-            Some(worker) => worker.submit(op).map_err(|op| (op, worker.index())),
-            None => Err((op, self.shared().any_worker())),
+        Worker::with(|worker| {
+            let worker = worker.filter(|w| w.is_of(self.shared()));
+            let refused = match worker {
+                Some(worker) => match worker.submit(op) {
+                    Ok(()) => return,
+                    Err(op) => op,
+                },
+                None => op,
+            };
+            self.submit_at_home(slot, refused, worker.map(Worker::index));
         });
-        if let Err((op, or)) = refused {
-            let home = slot.descriptor().home(or);
-            slot.lock().life.sent_to(home);
-            self.shared().command(home, Command::Submit(op));
-        }
+    }
+
+    #[cold]
+    fn submit_at_home(&self, slot: &Slot, op: InFlight, or: Option<usize>) {
+        let or = or.unwrap_or_else(|| self.shared().any_worker());
+        let home = slot.descriptor().home(or);
+        slot.lock().life.sent_to(home);
+        self.shared().command(home, Command::Submit(op));
     }
 
     /// Asks for the end of the abandoned operation of a slot.
