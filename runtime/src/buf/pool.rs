@@ -18,7 +18,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::free::Free;
 use super::{IoBuf, IoBufMut};
@@ -77,14 +77,26 @@ impl Pool {
         };
         // SAFETY: less than a page on, and so much more was allocated.
         let memory = unsafe { block.add(block.align_offset(PAGE)) };
-        Arc::new(Pool {
+        let record = |pool: &Weak<Pool>, id: u16| {
+            // SAFETY: below the count, so within the memory.
+            let start = unsafe { memory.add(usize::from(id) * size) };
+            let (ptr, len, owner) = (start, 0, Owner::Pool(pool.as_ptr()));
+            UnsafeCell::new(Lease {
+                ptr,
+                len,
+                id,
+                start,
+                owner,
+            })
+        };
+        Arc::new_cyclic(|pool| Pool {
             block,
             layout,
             memory,
             size,
             count,
             free: Free::full(count),
-            leases: (0..count).map(|_| UnsafeCell::new(NOTHING)).collect(),
+            leases: (0..count).map(|id| record(pool, id)).collect(),
         })
     }
 
@@ -151,10 +163,12 @@ impl Pool {
         call: impl FnOnce(NonNull<u8>, usize) -> Result<usize, E>,
     ) -> Option<Result<RecvBuf, E>> {
         let id = self.take()?;
-        let ptr = self.address(id);
-        Some(match call(ptr, self.size) {
+        let place = self.leases[usize::from(id)].with_mut(|place| place);
+        // SAFETY: who has the buffer has its record (rule 3).
+        let start = unsafe { (*place).start };
+        Some(match call(start, self.size) {
             // SAFETY: taken above, and so many bytes are written.
-            Ok(len) if len > 0 => Ok(unsafe { self.lease_at(ptr, id, len) }),
+            Ok(len) if len > 0 => Ok(unsafe { self.lease_in(place, len) }),
             nothing => {
                 // SAFETY: taken above, and nothing was received into it.
                 unsafe { self.put(id) };
@@ -175,28 +189,25 @@ impl Pool {
     #[inline]
     pub unsafe fn lease(self: &Arc<Pool>, id: u16, len: usize) -> RecvBuf {
         assert!(len <= self.size);
-        // SAFETY: handed on.
-        unsafe { self.lease_at(self.address(id), id, len) }
+        let place = self.leases[usize::from(id)].with_mut(|place| place);
+        // SAFETY: handed on: who has the buffer has its record (rule 3).
+        unsafe { self.lease_in(place, len) }
     }
 
     /// # Safety
     ///
-    /// As for `lease`, and `ptr` is where the buffer is.
+    /// As for `lease`, of the buffer with this record.
     #[inline]
-    unsafe fn lease_at(self: &Arc<Pool>, ptr: NonNull<u8>, id: u16, len: usize) -> RecvBuf {
+    unsafe fn lease_in(self: &Arc<Pool>, place: *mut Lease, len: usize) -> RecvBuf {
         debug_assert!(len <= self.size);
-        let lease = Lease {
-            ptr,
-            len: len as u32,
-            id,
-            owner: Owner::Pool(Arc::into_raw(self.clone())),
-        };
-        self.leases[usize::from(id)].with_mut(|place| {
-            // SAFETY: the caller has the buffer, and with it its record (rule
-            // 3), which owns nothing as long as there is no lease.
-            unsafe { place.write(lease) };
-            RecvBuf(NonNull::new(place).expect("a record has an address"))
-        })
+        // Rule 2. It is given up by the drop of the lease.
+        std::mem::forget(self.clone());
+        // SAFETY: the record is the caller's.
+        unsafe {
+            (*place).ptr = (*place).start;
+            (*place).len = len as u32;
+            RecvBuf(NonNull::new_unchecked(place))
+        }
     }
 }
 
@@ -232,11 +243,14 @@ struct Lease {
     len: u32,
     /// The number of the buffer in its pool.
     id: u16,
+    /// Where the buffer begins.
+    start: NonNull<u8>,
     owner: Owner,
 }
 
 enum Owner {
-    /// A counted reference, by rule 2.
+    /// Where its `Arc` has it: with a counted reference as long as there is a
+    /// lease, by rule 2.
     Pool(*const Pool),
     /// It is the first part of a [`Private`].
     Heap,
@@ -247,6 +261,7 @@ const NOTHING: Lease = Lease {
     ptr: NonNull::dangling(),
     len: 0,
     id: 0,
+    start: NonNull::dangling(),
     owner: Owner::Nobody,
 };
 
@@ -264,7 +279,6 @@ unsafe impl Sync for Empty {}
 #[repr(C)]
 struct Private {
     lease: Lease,
-    start: NonNull<u8>,
     capacity: usize,
 }
 
@@ -272,7 +286,7 @@ impl Drop for Private {
     fn drop(&mut self) {
         // SAFETY: the parts of a `Vec<u8>` taken apart by `RecvBuf::private`,
         // which are used no more.
-        drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), 0, self.capacity) });
+        drop(unsafe { Vec::from_raw_parts(self.lease.start.as_ptr(), 0, self.capacity) });
     }
 }
 
@@ -297,9 +311,9 @@ impl RecvBuf {
                 ptr,
                 len,
                 id: 0,
+                start: ptr,
                 owner: Owner::Heap,
             },
-            start: ptr,
             capacity: data.capacity(),
         });
         RecvBuf(NonNull::from(Box::leak(private)).cast())
@@ -387,8 +401,7 @@ impl Drop for RecvBuf {
         match self.lease().owner {
             Owner::Pool(pool) => {
                 let id = self.lease().id;
-                // SAFETY: the reference that `Pool::lease` left in the record,
-                // which is not read again.
+                // SAFETY: the reference that the lease has, which goes.
                 let pool = unsafe { Arc::from_raw(pool) };
                 // SAFETY: the lease has the buffer, and ends here.
                 unsafe { pool.put(id) };

@@ -213,7 +213,7 @@ impl Line {
     }
 
     /// Waits at a place that the line is free for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wait_alone(&mut self, place: Place<'_>, what: For, waker: &Waker) {
         debug_assert!(self.waker.is_none() && self.is_alone());
         let number = self.number_of(place);
@@ -284,6 +284,11 @@ impl Line {
     }
 }
 
+#[cold]
+fn wake_all(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
 /// Leaves a waker in a place; returns the one that was there.
 #[inline]
 fn left_there(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
@@ -307,7 +312,7 @@ impl Crowd {
         match self {
             Crowd::One(None) => {}
             Crowd::One(Some(waker)) => waker.wake(),
-            Crowd::Many(wakers) => wakers.into_iter().for_each(Waker::wake),
+            Crowd::Many(wakers) => wake_all(wakers),
         }
     }
 }

@@ -95,7 +95,7 @@ impl World {
                             true => Left::Short,
                             false => Left::Unknown,
                         };
-                        slot.readiness.used(left, true);
+                        slot.readiness.used(left, || true);
                         return Answer::Bytes(read);
                     }
                     None => slot.readiness.blocked(),

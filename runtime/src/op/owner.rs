@@ -19,7 +19,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use super::slot::Slot;
+use super::slot::{InFlight, Slot};
 use crate::descriptor::Descriptor;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -165,6 +165,14 @@ impl SlotRef {
         // SAFETY: by rule 1 it lies in an `Arc`, in which it is alive.
         unsafe { Arc::increment_strong_count(alone) };
         SlotRef(NonNull::from(slot))
+    }
+
+    /// The reference of an operation that ends otherwise than by being dropped.
+    #[inline(always)]
+    pub(super) fn out_of(op: InFlight) -> SlotRef {
+        let op = ManuallyDrop::new(op);
+        // SAFETY: read once, and not dropped where it was.
+        unsafe { ptr::read(&op.0) }
     }
 
     #[inline]

@@ -77,10 +77,10 @@ impl Readiness {
         self.0 &= !READY;
     }
 
-    /// An attempt was not blocked; `tcp` says whether this is a TCP socket.
+    /// An attempt was not blocked; `tcp` says whether it was of a TCP socket.
     #[inline]
-    pub(super) fn used(&mut self, left: Left, tcp: bool) {
-        if left == Left::Short && tcp && self.0 & EXCEPTIONAL == 0 {
+    pub(super) fn used(&mut self, left: Left, tcp: impl FnOnce() -> bool) {
+        if left == Left::Short && tcp() && self.0 & EXCEPTIONAL == 0 {
             self.blocked();
         }
     }
@@ -104,12 +104,12 @@ mod tests {
     fn a_short_transfer_proves_nothing_at_the_end() {
         let mut r = Readiness::UNKNOWN;
         r.event(true);
-        r.used(Left::Short, true);
+        r.used(Left::Short, || true);
         assert!(r.is_ready(), "the end of the stream is still to be read");
         r.blocked();
         assert!(!r.is_ready(), "EAGAIN always counts");
         r.event(false);
-        r.used(Left::Short, true);
+        r.used(Left::Short, || true);
         assert!(r.is_ready(), "the end is still to come");
     }
 
@@ -118,9 +118,9 @@ mod tests {
         for tcp in [true, false] {
             let mut r = Readiness::UNKNOWN;
             r.event(false);
-            r.used(Left::Unknown, tcp);
+            r.used(Left::Unknown, || tcp);
             assert!(r.is_ready());
-            r.used(Left::Short, tcp);
+            r.used(Left::Short, || tcp);
             assert_eq!(r.is_ready(), !tcp);
         }
     }

@@ -57,15 +57,20 @@ pub(super) fn poll<T>(
     let goes_on = armed || !descriptor.runtime().shared().is_closing();
     if goes_on && state.is_alone(interest, &place) {
         if state.readiness.is_ready() {
-            let fd = descriptor.as_raw_fd();
-            if let Some(result) = state.try_once(descriptor.is_tcp(), || attempt(fd)) {
-                state.line.clear();
-                drop(state);
-                if let Some(number) = place {
-                    *number = ANYONE;
+            // Not by `try_once`, which would ask twice what this was.
+            match attempt(descriptor.as_raw_fd()) {
+                Attempt::Done(result, left) => {
+                    state.readiness.used(left, || descriptor.is_tcp());
+                    state.line.clear();
+                    drop(state);
+                    if let Some(number) = place {
+                        *number = ANYONE;
+                    }
+                    budget::spend();
+                    return Poll::Ready(result);
                 }
-                budget::spend();
-                return Poll::Ready(result);
+                Attempt::Progress(left) => state.readiness.used(left, || descriptor.is_tcp()),
+                Attempt::Blocked => state.readiness.blocked(),
             }
         }
         if armed && !state.readiness.is_ready() {
@@ -189,10 +194,10 @@ impl State {
     ) -> Option<io::Result<T>> {
         match attempt() {
             Attempt::Done(result, left) => {
-                self.readiness.used(left, tcp);
+                self.readiness.used(left, || tcp);
                 return Some(result);
             }
-            Attempt::Progress(left) => self.readiness.used(left, tcp),
+            Attempt::Progress(left) => self.readiness.used(left, || tcp),
             Attempt::Blocked => self.readiness.blocked(),
         }
         None

@@ -451,18 +451,17 @@ pub(super) enum Taken {
 /// Whoever holds it keeps alive the descriptor and the memory that the
 /// operation lends; it must not be dropped while the kernel may still touch
 /// that memory. Dropping it otherwise finishes the operation with ECANCELED.
-pub struct InFlight(Option<SlotRef>);
+pub struct InFlight(pub(super) SlotRef);
 
 impl InFlight {
     #[inline(always)]
     pub(crate) fn new(slot: &Slot) -> InFlight {
-        InFlight(Some(SlotRef::to(slot)))
+        InFlight(SlotRef::to(slot))
     }
 
     #[inline]
     pub(crate) fn slot(&self) -> &Slot {
-        let slot = self.0.as_ref();
-        slot.expect("only finish and leak empty it").slot()
+        self.0.slot()
     }
 
     /// The descriptor to operate on.
@@ -551,7 +550,7 @@ impl InFlight {
     /// Hands over the last completion: the kernel touches nothing any more.
     #[inline(always)]
     pub fn finish(self, completion: Completion) {
-        let slot = ManuallyDrop::new(self).0.take().expect("finished once");
+        let slot = SlotRef::out_of(self);
         let mut state = slot.slot().lock();
         if !state.is_awaited() {
             return Self::end_with(state, completion);
@@ -570,8 +569,8 @@ impl InFlight {
 
     /// Ends a subscription that has nothing more to say, so that the next
     /// poll submits it again.
-    pub fn pause(mut self) {
-        let slot = self.0.take().expect("finished once");
+    pub fn pause(self) {
+        let slot = SlotRef::out_of(self);
         debug_assert!(slot.slot().lock().with_op(|op| op.is_subscription()));
         Self::end(slot.slot().lock(), None);
     }
@@ -616,10 +615,9 @@ impl InFlight {
     /// [`Driver::shutdown`] alone.
     ///
     /// [`Driver::shutdown`]: crate::driver::Driver::shutdown
-    pub fn leak(mut self) {
-        let Some(slot) = self.0.take() else { return };
+    pub fn leak(self) {
+        let slot = ManuallyDrop::new(SlotRef::out_of(self));
         let lends_none = slot.slot().lock().with_op(Op::leave_memory);
-        std::mem::forget(SlotRef::to(slot.slot()));
         if lends_none {
             Self::end(slot.slot().lock(), Some(Err(cancelled())));
         }
@@ -642,9 +640,7 @@ fn deliver_more(mut state: Guard<'_, State>, completion: Completion) -> usize {
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
-        if let Some(slot) = self.0.take() {
-            drop_unfinished(slot.slot());
-        }
+        drop_unfinished(self.slot());
     }
 }
 
