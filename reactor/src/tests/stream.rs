@@ -311,3 +311,33 @@ fn borrowed_memory_is_filled_on_readiness() {
         assert_eq!(n, 0);
     });
 }
+
+#[test]
+fn leases_are_given_up_in_any_order_on_any_thread_and_after_the_runtime() {
+    let f = Fixture::new();
+    let (a, mut b) = tcp();
+    let port = f.port(a);
+    let mut next = |message: &[u8]| {
+        b.write_all(message).unwrap();
+        let lease = f.runtime.block_on(recv(&port)).unwrap();
+        assert_eq!(*lease, *message);
+        lease
+    };
+    let (first, second) = (next(b"first"), next(b"second"));
+    // Within the runtime: the worker keeps one of them.
+    f.runtime.block_on(async move {
+        drop(first);
+        drop(second);
+    });
+    let (third, fourth) = (next(b"third"), next(b"fourth"));
+    assert_eq!((&*third, &*fourth), (&b"third"[..], &b"fourth"[..]));
+    thread::spawn(move || drop(third)).join().unwrap();
+    let mut fifth = next(b"fifth");
+    fifth.advance(2);
+    f.runtime.block_on(async move { drop(fifth) });
+    // What it showed last is forgotten.
+    let sixth = next(b"six");
+    drop(port);
+    drop(f);
+    assert_eq!((&*fourth, &*sixth), (&b"fourth"[..], &b"six"[..]));
+}

@@ -13,6 +13,8 @@ mod free;
 #[cfg(not(all(test, loom)))]
 mod gather;
 #[cfg(not(all(test, loom)))]
+mod kept;
+#[cfg(not(all(test, loom)))]
 mod lent;
 #[cfg(not(all(test, loom)))]
 mod pool;
@@ -25,6 +27,8 @@ pub use {
     lent::{Lent, LentMut, LentSlices, LentSlicesMut},
     pool::{Pool, RecvBuf},
 };
+#[cfg(not(all(test, loom)))]
+pub(crate) use {kept::Kept, pool::OF_A_WORKER};
 
 use std::sync::Arc;
 

@@ -3,7 +3,8 @@
 //! # Rules
 //!
 //! 1. A buffer is in one place at a time: free in the pool, lent to the
-//!    kernel by the driver, or leased out as a [`RecvBuf`]. Who has the number
+//!    kernel by the driver, or leased out as a [`RecvBuf`] (also if a worker
+//!    keeps that for its next receive). Who has the number
 //!    of a buffer by [`Pool::take`] or by a [`RecvBuf`] is the only one who
 //!    touches its bytes.
 //! 2. Leases may outlive their worker and be dropped on any thread: each keeps
@@ -23,6 +24,7 @@ use std::sync::{Arc, Weak};
 use super::free::Free;
 use super::{IoBuf, IoBufMut};
 use crate::sync::UnsafeCell;
+use crate::worker::Worker;
 
 /// Receive buffers of one size, in one piece of memory.
 pub struct Pool {
@@ -46,6 +48,9 @@ unsafe impl Sync for Pool {}
 /// Buffers start on a page, as the kernel likes them.
 const PAGE: usize = 4096;
 
+/// The size of the receive buffers of a worker whose driver works by readiness.
+pub(crate) const OF_A_WORKER: usize = 16 * 1024;
+
 impl Pool {
     /// The receive buffers of one worker whose driver works by readiness.
     ///
@@ -54,7 +59,7 @@ impl Pool {
     /// lease. All together they are 4 MiB, of which is touched what is on
     /// lease at a time.
     pub(crate) fn of_a_worker() -> Arc<Pool> {
-        Pool::new(256, 16 * 1024)
+        Pool::new(256, OF_A_WORKER)
     }
 
     /// Makes `count` buffers of `size` bytes each, all free. Memory that was
@@ -151,30 +156,11 @@ impl Pool {
         self.free.push(id);
     }
 
-    /// Receives into a free buffer by `call`, which is told where it is and how
-    /// large, and says how many bytes it wrote. `None`: there is none.
-    ///
-    /// # Safety
-    ///
-    /// `call` has written as many bytes as it says, from the beginning on.
-    #[inline]
-    pub(crate) unsafe fn receive<E>(
-        self: &Arc<Pool>,
-        call: impl FnOnce(NonNull<u8>, usize) -> Result<usize, E>,
-    ) -> Option<Result<RecvBuf, E>> {
+    /// A lease on a free buffer, which shows nothing yet.
+    pub(crate) fn blank(self: &Arc<Pool>) -> Option<RecvBuf> {
         let id = self.take()?;
-        let place = self.leases[usize::from(id)].with_mut(|place| place);
-        // SAFETY: who has the buffer has its record (rule 3).
-        let start = unsafe { (*place).start };
-        Some(match call(start, self.size) {
-            // SAFETY: taken above, and so many bytes are written.
-            Ok(len) if len > 0 => Ok(unsafe { self.lease_in(place, len) }),
-            nothing => {
-                // SAFETY: taken above, and nothing was received into it.
-                unsafe { self.put(id) };
-                nothing.map(|_| RecvBuf::empty())
-            }
-        })
+        // SAFETY: just taken.
+        Some(unsafe { self.lease(id, 0) })
     }
 
     /// Makes a lease of a buffer in which the first `len` bytes were written.
@@ -189,25 +175,23 @@ impl Pool {
     #[inline]
     pub unsafe fn lease(self: &Arc<Pool>, id: u16, len: usize) -> RecvBuf {
         assert!(len <= self.size);
-        let place = self.leases[usize::from(id)].with_mut(|place| place);
-        // SAFETY: handed on: who has the buffer has its record (rule 3).
-        unsafe { self.lease_in(place, len) }
-    }
-
-    /// # Safety
-    ///
-    /// As for `lease`, of the buffer with this record.
-    #[inline]
-    unsafe fn lease_in(self: &Arc<Pool>, place: *mut Lease, len: usize) -> RecvBuf {
-        debug_assert!(len <= self.size);
         // Rule 2. It is given up by the drop of the lease.
         std::mem::forget(self.clone());
-        // SAFETY: the record is the caller's.
-        unsafe {
-            (*place).ptr = (*place).start;
-            (*place).len = len as u32;
-            RecvBuf(NonNull::new_unchecked(place))
-        }
+        self.leases[usize::from(id)].with_mut(|place| {
+            // SAFETY: who has the buffer has its record (rule 3).
+            let lease = unsafe { &mut *place };
+            lease.show(len);
+            RecvBuf(NonNull::from(lease))
+        })
+    }
+}
+
+impl Lease {
+    /// Shows the first `len` bytes.
+    #[inline]
+    fn show(&mut self, len: usize) {
+        self.ptr = self.start;
+        self.len = len as u32;
     }
 }
 
@@ -326,6 +310,26 @@ impl RecvBuf {
         unsafe { self.0.as_ref() }
     }
 
+    /// Receives by `call`, which is told where the buffer is, of
+    /// [`OF_A_WORKER`] bytes, and says how many bytes it wrote. A lease into
+    /// which nothing was received is given up.
+    ///
+    /// # Safety
+    ///
+    /// It is a [blank](Pool::blank) lease on such a buffer, and `call` has
+    /// written as many bytes as it says, from the beginning on.
+    #[inline]
+    pub(crate) unsafe fn fill<E>(
+        mut self,
+        call: impl FnOnce(NonNull<u8>) -> Result<usize, E>,
+    ) -> Result<Option<(RecvBuf, usize)>, E> {
+        // SAFETY: as for `lease`, and exclusively; it is not `EMPTY`.
+        let lease = unsafe { self.0.as_mut() };
+        let len = call(lease.start)?;
+        lease.show(len);
+        Ok((len > 0).then_some((self, len)))
+    }
+
     /// Drops the first `n` bytes from view.
     ///
     /// # Panics
@@ -398,6 +402,25 @@ unsafe impl IoBufMut for RecvBuf {
 impl Drop for RecvBuf {
     #[inline]
     fn drop(&mut self) {
+        if let Owner::Pool(pool) = self.lease().owner {
+            let kept = |worker: Option<&Worker>| {
+                let kept = worker.map(Worker::kept);
+                let room = kept.filter(|kept| kept.has_room_for(pool));
+                // The lease goes on by another name.
+                room.map(|kept| kept.put(RecvBuf(self.0))).is_some()
+            };
+            if Worker::with(kept) {
+                return;
+            }
+        }
+        self.give_back();
+    }
+}
+
+impl RecvBuf {
+    /// For the drop alone.
+    #[inline(never)]
+    fn give_back(&mut self) {
         match self.lease().owner {
             Owner::Pool(pool) => {
                 let id = self.lease().id;

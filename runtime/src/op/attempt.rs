@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::Arc;
+use std::ptr::NonNull;
 
 use super::readiness::Left;
 use super::{Address, Interest, sys};
-use crate::buf::{Gather, Pool, RecvBuf};
+use crate::buf::{Gather, OF_A_WORKER, RecvBuf};
+use crate::runtime::Handle;
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -36,20 +37,21 @@ pub(super) fn accept(fd: RawFd) -> Attempt<OwnedFd> {
     Attempt::of(sys::accept(fd).map(|fd| (fd, Left::Unknown)))
 }
 
-/// Receives into a buffer of the pool, or into one of its own if there is
-/// none: an empty pool is no reason to wait for whoever holds the leases.
+/// Receives into a buffer of the runtime's, or into one of its own if there is
+/// none: that there is none is no reason to wait for whoever holds the leases.
 #[inline]
-pub(super) fn recv(fd: RawFd, pool: &Arc<Pool>) -> Attempt<RecvBuf> {
-    let size = pool.buffer_size();
-    // SAFETY: the buffer has so many bytes, and the kernel wrote what it says.
-    let received = unsafe { pool.receive(|to, size| sys::recv(fd, to.as_ptr(), size)) };
-    match received {
-        None => recv_private(fd, size),
-        Some(Ok(lease)) => {
-            let left = left_to_read(lease.len(), size);
-            Attempt::Done(Ok(lease), left)
-        }
-        Some(Err(e)) => Attempt::of(Err(e)),
+pub(super) fn recv(fd: RawFd, runtime: &Handle) -> Attempt<RecvBuf> {
+    let size = OF_A_WORKER;
+    let Some(blank) = runtime.blank() else {
+        return recv_private(fd, size);
+    };
+    // SAFETY: the buffer has so many bytes, and nobody else touches them.
+    let call = |to: NonNull<u8>| unsafe { sys::recv(fd, to.as_ptr(), size) };
+    // SAFETY: blank, and the kernel wrote what it says.
+    match unsafe { blank.fill(call) } {
+        Ok(Some((lease, n))) => Attempt::Done(Ok(lease), left_to_read(n, size)),
+        Ok(None) => Attempt::Done(Ok(RecvBuf::empty()), Left::Unknown),
+        Err(e) => Attempt::of(Err(e)),
     }
 }
 

@@ -200,10 +200,7 @@ fn poll_completed_lease(
 /// The attempt to receive into a buffer of this thread's.
 #[inline]
 fn recv(slot: &Slot) -> impl Fn(RawFd) -> Attempt<RecvBuf> {
-    |fd| {
-        let runtime = slot.descriptor().runtime();
-        runtime.with_pool(|pool| attempt::recv(fd, pool))
-    }
+    |fd| attempt::recv(fd, slot.descriptor().runtime())
 }
 
 #[inline]

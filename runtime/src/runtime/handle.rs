@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::shared::{DriverFacts, Shared};
-use crate::buf::Pool;
+use crate::buf::RecvBuf;
 use crate::color::{Color, ColorRef, Core};
 use crate::report::Report;
 use crate::stats::Stats;
@@ -185,13 +185,14 @@ impl Handle {
         *self.0.driver.get().expect("set when the runtime was made")
     }
 
-    /// The receive buffers of this thread: its worker's, or those that all
-    /// threads of others share.
+    /// A lease to be filled, on a buffer of [`OF_A_WORKER`](crate::buf::OF_A_WORKER)
+    /// bytes: of this thread's worker, or of those that all threads of others
+    /// share.
     #[inline]
-    pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Arc<Pool>) -> R) -> R {
+    pub(crate) fn blank(&self) -> Option<RecvBuf> {
         Worker::with(|worker| match worker.filter(|w| w.is_of(&self.0)) {
-            Some(worker) => f(worker.pool()),
-            None => f(self.0.pool()),
+            Some(worker) => worker.kept().blank(),
+            None => self.0.pool().blank(),
         })
     }
 }

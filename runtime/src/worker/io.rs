@@ -2,11 +2,10 @@
 //! others asked by commands.
 
 use std::cell::RefMut;
-use std::sync::Arc;
 
 use super::command::Command;
 use super::local::Worker;
-use crate::buf::Pool;
+use crate::buf::Kept;
 use crate::descriptor::Legacy;
 use crate::driver::Driver;
 use crate::op::{InFlight, Slot, SlotRef};
@@ -57,9 +56,10 @@ impl Worker {
         }
     }
 
+    /// The receive buffers, if its driver works by readiness.
     #[inline]
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        self.pool.get_or_init(Pool::of_a_worker)
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub(super) fn driver(&self) -> RefMut<'_, Box<dyn Driver>> {

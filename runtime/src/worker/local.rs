@@ -4,7 +4,7 @@
 //! the driver its turn (sleeping if nothing is ready here and nothing can be
 //! stolen), fire timers. One enter of the kernel a turn.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,7 +18,7 @@ use super::figures::LongPolls;
 use super::pace::{self, Pace};
 use super::shared::WorkerShared;
 use super::sleep::Woken;
-use crate::buf::Pool;
+use crate::buf::Kept;
 use crate::color::{ColorRef, Core, Held};
 use crate::driver::Driver;
 use crate::op::Flights;
@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pub(crate) flights: Flights,
     /// Where receives go if the driver works by readiness; made when first
     /// asked for.
-    pub(super) pool: OnceCell<Arc<Pool>>,
+    pub(super) kept: Kept,
 }
 
 thread_local! {
@@ -129,7 +129,7 @@ impl Worker {
             commands: RefCell::default(),
             wakers: RefCell::default(),
             flights: Flights::default(),
-            pool: OnceCell::new(),
+            kept: Kept::default(),
         }
     }
 
