@@ -14,6 +14,9 @@ use crate::sync::{Mutex, MutexGuard};
 /// Locks, so that workers that look up different numbers seldom meet.
 const SHARDS: usize = 16;
 
+/// Memory for so many is kept in each, about.
+const KEPT: usize = 64;
+
 type Shard = HashMap<u64, Entry>;
 
 #[derive(Clone, Copy)]
@@ -62,14 +65,38 @@ impl Table {
         let mut shard = self.shard(number);
         let last = core.refs().down();
         if last {
-            shard.remove(&number);
+            forget(&mut shard, number);
         }
         last
+    }
+}
+
+/// Takes a color out, and in the end the memory that many of them took.
+fn forget(shard: &mut Shard, number: u64) {
+    shard.remove(&number);
+    if shard.capacity() > KEPT && shard.len() < shard.capacity() / 4 {
+        shard.shrink_to(KEPT.max(shard.capacity() / 2));
     }
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Table")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_leave_little_behind() {
+        let mut shard = Shard::new();
+        let nobody = Entry(NonNull::dangling());
+        shard.extend((0..100_000).map(|number| (number, nobody)));
+        (0..100_000).for_each(|number| forget(&mut shard, number));
+        assert!(shard.is_empty());
+        let left = shard.capacity();
+        assert!(left < 4 * KEPT, "room for {left} is left");
     }
 }
