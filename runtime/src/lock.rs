@@ -1,9 +1,9 @@
 //! A lock for what is held for a few instructions and hardly ever contended.
 //!
-//! It does what `std::sync::Mutex` does, but for poisoning: that looks four
-//! times a lock whether the thread panics, which is more than the rest of it.
+//! It does what `std::sync::Mutex` does, but for poisoning: to look whether the
+//! thread panics, before and after, takes more instructions than all the rest.
 //! What is guarded must be in order whenever foreign code could panic, so none
-//! runs under it.
+//! that does may run under it.
 //!
 //! ```text
 //!            lock              lock, in vain

@@ -15,15 +15,17 @@ use super::{Completion, Op};
 use crate::sync::Mutex;
 use crate::worker::Worker;
 
-/// Free flights that a worker keeps: as many as there are polls in a turn, each
-/// of which may begin an operation that ends before the next turn. No more,
-/// because those who end more operations than they begin have that many in the
-/// end, and others must make them.
-const KEPT: usize = 128;
+/// Free flights that a worker keeps which is not the only one: few, because
+/// those who end more operations than they begin have that many more in the end,
+/// and others must make them.
+const KEPT: usize = 16;
 
-/// How many go from a worker to the others, or come from there, or are made, at
-/// a time.
-const MOVED: usize = 16;
+/// How many the only worker keeps: as many as there are polls in a turn, each of
+/// which may begin an operation that ends before the next turn.
+const KEPT_ALONE: usize = 128;
+
+/// How many go from a worker to the others, or come from there, at a time.
+const MOVED: usize = KEPT / 2;
 
 /// Free flights that nobody keeps; more are freed. From thin air: 128 KiB.
 const SPARE: usize = 1024;
@@ -92,13 +94,23 @@ impl Flight {
 }
 
 /// The free flights of a worker: a list, the last given up first.
-#[derive(Default)]
 pub(crate) struct Flights {
     first: Cell<Option<Box<Flight>>>,
     count: Cell<usize>,
+    /// How many it has at most.
+    most: usize,
 }
 
 impl Flights {
+    /// Of one of so many workers.
+    pub(crate) fn new(workers: usize) -> Flights {
+        Flights {
+            first: Cell::new(None),
+            count: Cell::new(0),
+            most: if workers > 1 { KEPT } else { KEPT_ALONE },
+        }
+    }
+
     #[inline(always)]
     fn take(&self) -> Option<Box<Flight>> {
         let mut flight = self.first.take()?;
@@ -109,22 +121,20 @@ impl Flights {
 
     /// There is none.
     fn more(&self) -> Box<Flight> {
-        let mut more = spares(|spares| {
-            let left = spares.len().saturating_sub(MOVED);
-            spares.split_off(left)
+        spares(|spares| {
+            let more = (0..MOVED).map_while(|_| spares.pop());
+            more.for_each(|flight| self.put(flight));
         });
-        if more.is_empty() {
+        self.take().unwrap_or_else(|| {
             // Several, so that all workers are soon warm.
-            more.resize_with(MOVED, Box::default);
-        }
-        let last = more.pop().unwrap_or_default();
-        more.into_iter().for_each(|flight| self.put(flight));
-        last
+            (1..KEPT).for_each(|_| self.put(Box::default()));
+            Box::default()
+        })
     }
 
     #[inline(always)]
     fn put(&self, mut flight: Box<Flight>) {
-        if self.count.get() >= KEPT {
+        if self.count.get() >= self.most {
             self.pass_some_on();
         }
         std::mem::forget(std::mem::replace(&mut flight.next, self.first.take()));
@@ -201,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_worker_keeps_a_few_and_passes_the_others_on() {
-        let (giver, taker) = (Flights::default(), Flights::default());
+        let (giver, taker) = (Flights::new(2), Flights::new(2));
         for _ in 0..3 * KEPT {
             giver.put(Box::default());
             assert!(giver.count.get() <= KEPT);

@@ -26,7 +26,8 @@
 //!
 //! An operation lives in a slot, which owns its descriptor and everything the
 //! kernel may touch. The asking side holds the slot by a [`Port`], the driver
-//! by an [`InFlight`]; the memory is freed when both are gone.
+//! by an [`InFlight`]; the memory is freed when both are gone. (The buffer of a
+//! [`SendBuf`] is the slot's only when that is dropped in flight: see `send`.)
 //!
 //! | file | concept |
 //! |---|---|

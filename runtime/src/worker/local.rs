@@ -104,6 +104,7 @@ impl Worker {
         }
         here.figures.starts();
         let long_polls = LongPolls::new(runtime.shared().reports.long_poll);
+        let flights = Flights::new(runtime.workers());
         Worker {
             owned: RefCell::new(Owned::new(index as u16)),
             runtime,
@@ -128,7 +129,7 @@ impl Worker {
             entered: Cell::new(false),
             commands: RefCell::default(),
             wakers: RefCell::default(),
-            flights: Flights::default(),
+            flights,
             kept: Kept::default(),
         }
     }
