@@ -30,6 +30,7 @@ mod workers {
         the_end_counts_what_it_leaks,
         ready_io_yields,
         descriptors_are_forgotten,
+        ports_of_all_kinds_and_a_descriptor_that_moves,
     );
 }
 
@@ -101,6 +102,36 @@ fn completes_at_once(workers: usize) {
         }
     });
     assert_eq!(drops.load(Ordering::SeqCst), 300);
+}
+
+/// The first two ports lie within the descriptor, later ones by themselves; and
+/// a descriptor may leave its `Arc` as long as it has none.
+fn ports_of_all_kinds_and_a_descriptor_that_moves(workers: usize) {
+    let (_world, rt, mut descriptor) = bed(workers);
+    let sent = |port: &Port| {
+        rt.block_on(async {
+            let data = Lent::new(vec![7; 3]);
+            let op = Op::Send {
+                data,
+                from: 0,
+                all: true,
+            };
+            assert!(matches!(port.run(op).await.0, Ok(Yield::Done(3))));
+        });
+    };
+    for _ in 0..4 {
+        let port = Port::new(descriptor.clone());
+        assert!(Arc::ptr_eq(port.descriptor(), &descriptor));
+        sent(&port);
+        drop(port);
+        let moved = Arc::into_inner(descriptor).expect("no port is left");
+        descriptor = Arc::new(moved);
+    }
+    let ports: Vec<_> = (0..3).map(|_| Port::new(descriptor.clone())).collect();
+    assert_eq!(Arc::strong_count(&descriptor), 4);
+    ports.iter().for_each(sent);
+    drop(ports);
+    assert_eq!(Arc::strong_count(&descriptor), 1);
 }
 
 fn completes_later(workers: usize) {
