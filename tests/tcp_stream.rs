@@ -8,8 +8,9 @@ use std::net::Shutdown;
 
 use common::bytes::{check, pattern};
 use common::futures::{Either, give_up, join, poll_once, race};
-use common::{eventually_async, everywhere, pair, shrink, std_pair};
+use common::{PATIENCE, descriptors, eventually_async, everywhere, pair, shrink, std_pair};
 use isochrome::net::{TcpListener, TcpStream};
+use isochrome::time::timeout;
 use isochrome::{Color, Handle, Runtime, yield_now};
 
 everywhere!(
@@ -27,6 +28,7 @@ everywhere!(
     ends_are_those_of_std,
     a_send_without_a_copy_gives_the_buffer_back,
     a_dropped_send_without_a_copy_ends,
+    a_dropped_send_without_a_copy_holds_nothing_open,
     several_buffers_are_sent_as_one,
     several_buffers_that_are_given_up_leave_a_prefix,
     a_group_has_a_listener_for_each_worker,
@@ -491,6 +493,33 @@ fn several_buffers_that_are_given_up_leave_a_prefix(rt: Runtime) {
             drop(near);
             prefix_of_four_megabytes(&far).await;
         }
+    });
+    assert_eq!(rt.shutdown(), 0);
+}
+
+/// Whoever reads nothing acknowledges nothing, and the kernel keeps the buffer.
+fn a_dropped_send_without_a_copy_holds_nothing_open(rt: Runtime) {
+    const SIZE: usize = 300_000;
+    rt.block_on(async {
+        let (near, mut far) = std_pair().await;
+        let open = descriptors().len();
+        let mut sending = Box::pin(near.send_zc(pattern(0, SIZE)));
+        let _ = poll_once(&mut sending).await;
+        far.set_nonblocking(true).unwrap();
+        eventually_async("it is sent", || far.peek(&mut [0]).is_ok()).await;
+        drop(sending);
+        // The next does not wait for it.
+        near.shutdown(Shutdown::Write).unwrap();
+        let refused = timeout(PATIENCE / 2, near.send_all("more")).await;
+        let refused = refused.expect("it has its turn").0.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
+        drop(near);
+        eventually_async("it is closed", || descriptors().len() < open).await;
+        far.set_nonblocking(false).unwrap();
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).unwrap();
+        assert!(!got.is_empty() && got.len() <= SIZE);
+        check(0, &got);
     });
     assert_eq!(rt.shutdown(), 0);
 }

@@ -171,7 +171,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// Dropping the future leaves open how much was sent: the stream is of no
     /// use afterwards but to be closed. The buffer is dropped when the kernel
-    /// is done with it.
+    /// is done with it; neither the close nor the next sender waits for that.
     ///
     /// # Errors
     ///

@@ -69,6 +69,8 @@ impl Proactor {
             Key::WAKE => self.wake_armed = more,
             Key::CANCEL_ALL => {}
             key if key.cancels().is_some() => self.cancel_failed(key.cancels(), result),
+            // The kernel is done with it.
+            _ if self.kept.remove(&key.raw()).is_some() => {}
             _ => {
                 self.strangers.fetch_add(1, Ordering::Relaxed);
             }
@@ -123,6 +125,7 @@ impl Proactor {
             // Sent without a copy: another completion says that the kernel is
             // done with the memory.
             operation.told = Some(entry.result());
+            self.part(key);
             return;
         }
         let result = match operation.told.take().unwrap_or(entry.result()) {

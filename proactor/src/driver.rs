@@ -1,6 +1,6 @@
 //! The driver: what the runtime calls.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl Proactor {
             ring,
             buffers,
             table: Table::new(),
+            kept: BTreeMap::new(),
             wake,
             wake_armed: false,
             cancels: VecDeque::new(),
@@ -144,17 +145,37 @@ impl Proactor {
         true
     }
 
-    /// Finishes what was cancelled before the kernel heard of it. Not in
-    /// `cancel` itself, which is no place to wake anybody.
+    /// Finishes what was cancelled before the kernel heard of it, or when it
+    /// had nothing but the memory left. Not in `cancel` itself, which is no
+    /// place to wake anybody.
     fn end_doomed(&mut self) -> usize {
         let mut ended = 0;
         while let Some(key) = self.doomed.pop() {
-            if let Some(operation) = self.table.remove(key) {
+            let Some(operation) = self.table.get_mut(key) else {
+                continue;
+            };
+            if operation.stage == Stage::Pushed {
+                ended += usize::from(self.part(key));
+            } else if let Some(operation) = self.table.remove(key) {
                 operation.op.finish(Err(canceled()));
                 ended += 1;
             }
         }
         ended
+    }
+
+    /// Keeps only the memory of a send without a copy that has told its result,
+    /// if nobody waits for that: the peer may acknowledge it late or never, and
+    /// neither the socket's close nor its next operation is to wait so long.
+    pub(crate) fn part(&mut self, key: Key) -> bool {
+        let parts = |o: &mut Operation| o.told.is_some() && o.op.is_abandoned();
+        if !self.table.get_mut(key).is_some_and(parts) {
+            return false;
+        }
+        if let Some(operation) = self.table.remove(key) {
+            self.kept.insert(key.raw(), operation.op.part());
+        }
+        true
     }
 
     /// Starts the receives again that found no buffer in an earlier turn.
@@ -193,7 +214,7 @@ impl Proactor {
     fn drain(&mut self, deadline: Instant) {
         loop {
             self.reap();
-            if self.table.len() == 0 {
+            if self.table.len() == 0 && self.kept.is_empty() {
                 return;
             }
             // SAFETY: a cancel points to nothing. (If there is no room, the
@@ -253,6 +274,10 @@ impl Driver for Proactor {
             return;
         };
         let wish = std::mem::replace(&mut operation.wish, Wish::End);
+        if operation.told.is_some() {
+            self.doomed.push(key);
+            return;
+        }
         match operation.stage {
             // If it was to pause, its cancel is on the way.
             Stage::Pushed if wish == Wish::Go => self.cancels.push_back(key),
@@ -335,7 +360,9 @@ impl Driver for Proactor {
             for key in idle {
                 if let Some(operation) = self.table.get_mut(key) {
                     operation.wish = Wish::End;
-                    if operation.stage != Stage::Pushed {
+                    if operation.told.is_some() {
+                        self.doomed.push(key);
+                    } else if operation.stage != Stage::Pushed {
                         operation.stage = Stage::Doomed;
                         self.doomed.push(key);
                     }
@@ -348,6 +375,10 @@ impl Driver for Proactor {
         for operation in self.table.drain() {
             std::mem::forget(operation.private);
             operation.op.leak();
+            leaked += 1;
+        }
+        for kept in std::mem::take(&mut self.kept).into_values() {
+            std::mem::forget(kept);
             leaked += 1;
         }
         self.leaked += leaked;

@@ -26,7 +26,9 @@
 //! 1. An operation stays in the table from `submit` to its last completion,
 //!    the one without MORE. Nothing else ends it once it was pushed: no
 //!    cancel, no failed enter, no drop of the driver. What the kernel does not
-//!    give back in time at shutdown is leaked.
+//!    give back in time at shutdown is leaked. (Of an abandoned send without a
+//!    copy only the memory stays, once its result is known: the kernel has no
+//!    more to do with the descriptor.)
 //! 2. What goes into the kernel goes in `park`, by one enter a turn: `submit`
 //!    and `cancel` only fill queues, and no queue forgets (the submission
 //!    queue, behind it the backlog, and the cancels beside it).
@@ -57,7 +59,7 @@ mod table;
 mod tests;
 mod wake;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -70,6 +72,7 @@ pub use setup::{SetupError, Step};
 
 use buffers::Buffers;
 use faults::Ring;
+use isochrome_runtime::op::Kept;
 use operation::Operation;
 use table::{Key, Table};
 use wake::Wake;
@@ -86,6 +89,9 @@ pub struct Proactor {
     ring: Ring,
     buffers: Buffers,
     table: Table<Operation>,
+    /// What abandoned sends without a copy left to the kernel, by the name of
+    /// the operation, until its last completion.
+    kept: BTreeMap<u64, Kept>,
     wake: Arc<Wake>,
     /// The poll on `wake` is in the ring.
     wake_armed: bool,
@@ -95,7 +101,8 @@ pub struct Proactor {
     backlog: VecDeque<Key>,
     /// Receives that found no buffer.
     starved: VecDeque<Key>,
-    /// Operations that were cancelled out of the two queues above.
+    /// Operations that were cancelled out of the two queues above, or after
+    /// their result was known.
     doomed: Vec<Key>,
     /// Completions of nothing that is known; ignored, and shown.
     strangers: Arc<AtomicU64>,
@@ -151,6 +158,7 @@ impl fmt::Debug for Proactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proactor")
             .field("in_flight", &self.table.len())
+            .field("kept", &self.kept.len())
             .field("backlog", &self.backlog.len())
             .field("starved", &self.starved.len())
             .field("buffers_lent", &self.buffers.lent())

@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use io_uring::cqueue;
 use isochrome_runtime::buf::IoBuf;
 use isochrome_runtime::op::SendBuf;
+use isochrome_runtime::time::timeout;
 
 use super::*;
 use crate::operation::Operation;
@@ -56,6 +57,7 @@ impl Driver for Scripted {
     fn cancel(&mut self, key: u64) {
         assert_eq!(self.send.map(Key::raw), Some(key));
         self.script.cancels.fetch_add(1, Ordering::SeqCst);
+        self.inner.cancel(key);
     }
 
     fn park(&mut self, wait: Option<Duration>) -> io::Result<()> {
@@ -95,8 +97,9 @@ fn bed() -> (Runtime, Arc<Script>) {
         };
         Ok(Box::new(scripted) as Box<dyn Driver>)
     };
-    let runtime = Builder::new().workers(1).build_with(driver).unwrap();
-    (runtime, script)
+    let grace = Duration::from_millis(20);
+    let builder = Builder::new().workers(1).shutdown_grace(grace);
+    (builder.build_with(driver).unwrap(), script)
 }
 
 /// A buffer whose end is seen.
@@ -179,5 +182,62 @@ fn a_buffer_that_was_given_up_lives_until_the_last_completion() {
             says(&script, 0, NOTIF).await;
             assert_eq!(drops.load(Ordering::SeqCst), 1);
         });
+    }
+}
+
+/// Begins a send, and gives it up before its result or after it.
+async fn give_up(port: &Port, script: &Script, told_before: bool, drops: &Arc<AtomicUsize>) {
+    {
+        let mut sending = pin!(port.send_zc(Watched(vec![1; 10], drops.clone())));
+        assert!(poll(sending.as_mut()).is_pending());
+        if told_before {
+            says(script, 10, MORE).await;
+        }
+    }
+    if !told_before {
+        says(script, 10, MORE).await;
+    }
+    yield_now().await;
+    assert_eq!(drops.load(Ordering::SeqCst), 0, "freed under the kernel");
+}
+
+/// A peer that acknowledges nothing must not keep a connection open by it.
+#[test]
+fn a_buffer_that_was_given_up_holds_neither_the_line_nor_the_socket() {
+    for told_before in [false, true] {
+        let (runtime, script) = bed();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+        let port = Port::new(Descriptor::new(ours.into(), runtime.handle()).unwrap());
+        let drops = Arc::<AtomicUsize>::default();
+        runtime.block_on(async {
+            give_up(&port, &script, told_before, &drops).await;
+            let next = timeout(PATIENCE, port.send("next", true)).await;
+            assert_eq!(next.expect("it has its turn").0.unwrap(), 4);
+            drop(port);
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).unwrap();
+            assert_eq!(got, b"next");
+            assert_eq!(drops.load(Ordering::SeqCst), 0, "freed under the kernel");
+            says(&script, 0, NOTIF).await;
+            assert_eq!(drops.load(Ordering::SeqCst), 1);
+        });
+        assert_eq!(runtime.shutdown(), 0);
+    }
+}
+
+#[test]
+fn a_buffer_that_never_comes_back_is_leaked_and_the_socket_is_not() {
+    for told_before in [false, true] {
+        let (runtime, script) = bed();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+        let port = Port::new(Descriptor::new(ours.into(), runtime.handle()).unwrap());
+        let drops = Arc::<AtomicUsize>::default();
+        runtime.block_on(give_up(&port, &script, told_before, &drops));
+        drop(port);
+        assert_eq!(runtime.shutdown(), 1);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        assert_eq!(drops.load(Ordering::SeqCst), 0, "freed under the kernel");
     }
 }

@@ -54,7 +54,9 @@
 //!    is taken (one-shot) or idle again (subscription).
 //! 2. An abandoned operation is cancelled, and retired by its last completion:
 //!    what it yields (a socket, a lease) is dropped there, and so closed or
-//!    given back. The next operation of the slot waits for that.
+//!    given back. The next operation of the slot waits for that, but not for a
+//!    kernel that still reads memory and does nothing else
+//!    ([`InFlight::part`]).
 //! 3. Wakers and everything that may run foreign code (drops of buffers too)
 //!    are called with the slot unlocked.
 //! 4. Users of a port wait in line. A completion that is anyone's wakes all who
@@ -97,7 +99,7 @@ pub(crate) use owner::{SlotRef, Within, unclaimed};
 pub use port::{Port, Run, Waiter};
 pub use ports::Ports;
 pub use send::SendBuf;
-pub use slot::{InFlight, Slot};
+pub use slot::{InFlight, Kept, Slot};
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -417,6 +417,17 @@ impl Landed {
     }
 }
 
+/// The memory that an operation left to the kernel ([`InFlight::part`]). Not to
+/// be dropped before the kernel is done with it.
+#[must_use]
+pub struct Kept(#[allow(dead_code, reason = "dropped")] Option<Landed>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
 /// What an abandoned operation leaves behind.
 pub(super) struct Leftover {
     /// The operation is still in flight, and has to be cancelled.
@@ -502,8 +513,8 @@ impl InFlight {
         self.slot().lock().life.begin(key);
     }
 
-    /// Nobody wants it any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
+    /// Nobody wants it any more, nor will.
+    pub fn is_abandoned(&self) -> bool {
         self.slot().lock().life.is_abandoned()
     }
 
@@ -573,6 +584,23 @@ impl InFlight {
         let slot = SlotRef::out_of(self);
         debug_assert!(slot.slot().lock().with_op(|op| op.is_subscription()));
         Self::end(slot.slot().lock(), None);
+    }
+
+    /// Ends an abandoned one-shot operation that is over but for its memory,
+    /// which the kernel still reads: that is returned, to be kept as long. The
+    /// slot is free, and the descriptor is not held any more.
+    pub fn part(self) -> Kept {
+        let slot = SlotRef::out_of(self);
+        let mut state = slot.slot().lock();
+        let ended = state.life.end(false);
+        debug_assert_eq!(ended, Ended::Unwanted);
+        let kept = Kept(state.land());
+        let turn = state.turn();
+        drop(state);
+        if let Some(turn) = turn {
+            turn.wake();
+        }
+        kept
     }
 
     #[inline(never)]
