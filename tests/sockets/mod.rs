@@ -34,6 +34,10 @@
 //! * A send that waits for room on a local socket ends by a shutdown at the
 //!   latest when the peer reads or closes; a blocking one of std ends at once.
 //!   poll(2) does not tell of it before.
+//! * On TCP an end that was shut down in both directions tells of no room any
+//!   more. If it is dropped when it had none and nothing is unread, neither an
+//!   end nor a reset follows, and what is sent to it stays with the kernel for
+//!   a minute or two: so does a send that waits for room, or for its buffer.
 //! * An empty send is no operation to the runtime; std asks the kernel.
 
 mod ends;

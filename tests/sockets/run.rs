@@ -53,6 +53,8 @@ struct Machine<'a> {
     sending: [Option<Sending>; 2],
     /// A send was given up that may have sent any of it.
     torn: [bool; 2],
+    /// What this end sends, the kernel may keep for a minute or two.
+    stalled: [bool; 2],
     noise: u64,
 }
 
@@ -74,6 +76,7 @@ pub(crate) async fn run(
         receiving: [None, None],
         sending: [None, None],
         torn: [false; 2],
+        stalled: [false; 2],
         noise: 0x9e37_79b9_7f4a_7c15,
     };
     for (i, what) in program.steps.iter().enumerate() {
@@ -304,6 +307,10 @@ impl Machine<'_> {
         let peer = other(end);
         let mut helps = false;
         while self.sending[end].is_some() {
+            if self.stalled[end] {
+                self.poll_times(3).await;
+                return self.cancel_send(end);
+            }
             helps |= !self.ends_alone(end);
             helps &= self.ends[peer].is_some();
             if helps && self.receiving[peer].is_none() {
@@ -429,6 +436,8 @@ impl Machine<'_> {
         if !tidy || self.directions[peer].left().1 > 0 {
             self.shake();
         }
+        let shut = [self.directions[end].writer, self.directions[peer].reader];
+        self.stalled[peer] = self.transport == Transport::Tcp && shut == [State::Shut; 2];
         self.ends[end] = None;
         self.directions[end].writer = State::Dropped;
         self.directions[peer].reader = State::Dropped;
