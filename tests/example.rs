@@ -415,10 +415,11 @@ fn client(addr: &str, driver: &str, args: &[&str]) -> (Option<i32>, Vec<String>,
 fn the_client_verifies_every_byte(driver: &str) {
     let server = Server::start(driver, &[]);
     let addr = server.addr.to_string();
+    let limit = PATIENCE.as_secs() - 10;
     // The last size is more than the sockets hold.
     for (connections, size, requests) in [(200, 64, 20), (20, 9_000, 20), (2, 20_000_000, 2)] {
         let args = format!(
-            "--connections {connections} --size {size} --requests {requests} --duration 50 --verify"
+            "--connections {connections} --size {size} --requests {requests} --duration {limit} --verify"
         );
         let args: Vec<&str> = args.split(' ').collect();
         let (code, stdout, stderr) = client(&addr, driver, &args);

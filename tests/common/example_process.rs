@@ -15,8 +15,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Far more than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Far more than anything here takes on a busy machine. (Each enter that a fault
+/// refuses is a sleep of a millisecond.)
+pub(crate) const PATIENCE: Duration = Duration::from_secs(match cfg!(isochrome_faults) {
+    true => 300,
+    false => 60,
+});
 
 /// Runs each test on both drivers.
 macro_rules! on_both_drivers {
