@@ -28,6 +28,7 @@ on_both_drivers! {
     the_speaking_are_not_closed_for_silence
     statistics_are_printed
     a_signal_under_load_loses_nothing
+    a_slow_client_loses_nothing_at_the_end
     a_signal_with_idle_clients_ends_promptly
     a_stuck_client_is_cut_at_the_end
     a_second_signal_ends_at_once
@@ -284,8 +285,9 @@ fn closed_loop(mut client: TcpStream, after_some: impl FnOnce()) -> u64 {
     received
 }
 
-/// A client that sends without waiting for answers.
-fn flood(client: TcpStream, after_some: impl FnOnce()) -> u64 {
+/// A client that sends without waiting for answers, and rests between two looks
+/// at them.
+fn flood(client: TcpStream, rest: Duration, after_some: impl FnOnce()) -> u64 {
     let block = bytes(251 * 100);
     let mut received = 0;
     thread::scope(|s| {
@@ -293,6 +295,7 @@ fn flood(client: TcpStream, after_some: impl FnOnce()) -> u64 {
         let mut after_some = Some(after_some);
         let mut buffer = [0; 65536];
         loop {
+            thread::sleep(rest);
             let n = (&client).read(&mut buffer).expect("an orderly end");
             for (i, &byte) in buffer[..n].iter().enumerate() {
                 assert_eq!(byte, block[(received + i) % block.len()]);
@@ -322,7 +325,7 @@ fn a_signal_under_load_loses_nothing(driver: &str) {
             let tell = tell.clone();
             let tell = move || tell.send(()).unwrap();
             thread::spawn(move || match number {
-                0 | 1 => flood(client, tell),
+                0 | 1 => flood(client, Duration::ZERO, tell),
                 _ => closed_loop(client, tell),
             })
         })
@@ -339,6 +342,19 @@ fn a_signal_under_load_loses_nothing(driver: &str) {
     assert_eq!(totals.connections, many as u64);
     assert_eq!(totals.sent, received, "{totals:?}");
     assert_eq!(totals.received, totals.sent, "{totals:?}");
+    assert_eq!((totals.errors, totals.cut), (0, 0));
+}
+
+/// It has all answers in its time, and sends as long as it likes.
+fn a_slow_client_loses_nothing_at_the_end(driver: &str) {
+    let server = Server::start(driver, &[]);
+    let client = server.connect();
+    let (tell, told) = channel();
+    let rest = Duration::from_millis(15);
+    let client = thread::spawn(move || flood(client, rest, move || tell.send(()).unwrap()));
+    told.recv_timeout(PATIENCE).expect("it is served");
+    let totals = server.stop(SIGTERM);
+    assert_eq!(totals.sent, client.join().unwrap(), "{totals:?}");
     assert_eq!((totals.errors, totals.cut), (0, 0));
 }
 

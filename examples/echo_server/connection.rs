@@ -10,10 +10,11 @@
 //!    driver: nothing for [`QUIET`] does. A client that never pauses is cut
 //!    off after [`GRACE`];
 //! 3. says that no more will come, by shutting down its side, and reads on,
-//!    without answering, until the client closes its own or [`LINGER`] is
-//!    over. Closing at once would be shorter, but if the client is just
+//!    without answering, until the client closes its own or is silent for
+//!    [`LINGER`]. Closing at once would be shorter, but if the client is just
 //!    sending, the kernel answers with a reset, which throws away whatever it
-//!    has not delivered yet of our answers.
+//!    has not delivered yet of our answers. One that sends on for ever is cut
+//!    off with those that are stuck.
 
 use std::io;
 use std::net::Shutdown;
@@ -36,8 +37,8 @@ const QUIET: Duration = Duration::from_millis(20);
 /// answer; it would keep a stopping server busy for ever.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// A client that reads to the end closes within a round trip. One that does
-/// not care gets this much.
+/// A client that has read to the end closes within a round trip; until then,
+/// one that sends goes on with that. One that does neither gets this much.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What is answered.
@@ -161,9 +162,8 @@ impl Connection<'_> {
             self.answer(lease).await?;
         }
         self.stream.shutdown(Shutdown::Write)?;
-        let end = Instant::now() + LINGER;
         // The conversation is over: a reset is no error any more.
-        while let Ok(Some(lease)) = self.receive_before(end, LINGER).await {
+        while let Ok(Ok(lease)) = timeout(LINGER, self.stream.recv()).await {
             if lease.is_empty() {
                 break;
             }
