@@ -48,11 +48,12 @@ macro_rules! on_workers {
 }
 pub(crate) use on_workers;
 
-/// Ends the process with a message if the test hangs. No test waits for it.
+/// Ends the process with a message if the test hangs. No test waits for it. (A
+/// million tasks have taken more than a minute beside many other processes.)
 pub(crate) fn watchdog(name: &'static str) -> mpsc::Sender<()> {
     let (alive, gone) = mpsc::channel();
     std::thread::spawn(move || {
-        if gone.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+        if gone.recv_timeout(Duration::from_secs(300)) == Err(RecvTimeoutError::Timeout) {
             eprintln!("the test {name} hangs");
             std::process::abort();
         }
