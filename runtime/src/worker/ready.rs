@@ -104,7 +104,7 @@ impl Worker {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn enqueue_pinned(&self, color: NonNull<Core>) {
         self.pinned.borrow_mut().push_back(color);
     }
