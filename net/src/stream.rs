@@ -29,7 +29,8 @@ use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 /// Dropping it closes the connection when the last operation in flight has
 /// ended; the peer sees the end of the stream. With bytes unread it sees a
 /// reset, as with std; but on the proactor what was received ahead, and waits
-/// here, is not unread to the kernel.
+/// here, is not unread to the kernel, and a connection that is dropped on the
+/// runtime's own thread outside of `block_on` is closed by the next one.
 pub struct StreamSocket<F> {
     /// One word: a task that serves a connection has it in its future, and may
     /// have it there several times.

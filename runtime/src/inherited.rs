@@ -15,6 +15,9 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 /// SD_LISTEN_FDS_START of sd-daemon.h.
 const FIRST: RawFd = 3;
 
+/// As many as a process can have: fs.nr_open in proc_sys_fs(5), by default.
+const MOST: u32 = 1 << 20;
+
 /// What sd_listen_fds_with_names(3) calls what has no name.
 const UNNAMED: &str = "unknown";
 
@@ -81,8 +84,11 @@ fn announced(
         return Ok(Vec::new());
     }
     let count = number("LISTEN_FDS")?.unwrap_or(0);
-    let end = i32::try_from(count).ok().and_then(|n| FIRST.checked_add(n));
-    let end = end.ok_or_else(|| invalid(format!("LISTEN_FDS is {count}, which is too many")))?;
+    if count > MOST {
+        let message = format!("LISTEN_FDS is {count}, which is too many");
+        return Err(invalid(message));
+    }
+    let end = FIRST + count as RawFd;
     let names = match variable("LISTEN_FDNAMES") {
         None => vec![UNNAMED.to_owned(); count as usize],
         Some(names) => {
@@ -144,6 +150,7 @@ mod tests {
         for (name, value) in [
             ("LISTEN_PID", "me"),
             ("LISTEN_FDS", "-1"),
+            ("LISTEN_FDS", "2000000000"),
             ("LISTEN_FDS", "4000000000"),
             ("LISTEN_FDNAMES", "one"),
         ] {
