@@ -39,6 +39,16 @@ fn look(mut peer: TcpStream) -> bool {
     })
 }
 
+/// Leaves the kernel little room, whatever it has learnt of connections on this
+/// host: it may take megabytes of one that nobody reads.
+fn shrink(socket: &impl AsRawFd, which: libc::c_int) {
+    let (len, small) = (size_of::<libc::c_int>() as u32, 16_384 as libc::c_int);
+    let (fd, from) = (socket.as_raw_fd(), (&raw const small).cast());
+    // SAFETY: `len` bytes are read from `small` during the call.
+    let set = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, which, from, len) };
+    assert_eq!(set, 0);
+}
+
 /// Ends a runtime with a send and a receive in flight, and looks at what that
 /// freed and what it must not. Returns how many operations were leaked.
 fn end_while_data_arrives(level: Level, faults: &[(Fault, u32)]) -> usize {
@@ -53,6 +63,8 @@ fn end_while_data_arrives(level: Level, faults: &[(Fault, u32)]) -> usize {
     let (idle, mut idle_peer) = f.tcp_pair();
     let (stuck, stuck_peer) = f.tcp_pair();
     stuck_peer.set_nonblocking(true).unwrap();
+    shrink(&stuck_peer, libc::SO_RCVBUF);
+    shrink(&**stuck.descriptor(), libc::SO_SNDBUF);
     begin(&f, &idle, || Op::Recv);
     let mut sending = Box::pin(send(&stuck, vec![BYTE; SENT], true));
     f.runtime.block_on(poll_fn(|cx| {
