@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
 
 use common::bytes::{check, pattern};
 use common::futures::{Either, give_up, join, poll_once, race};
@@ -301,6 +302,19 @@ fn halves_end_their_direction_and_come_together(rt: Runtime) {
         assert!(far.recv().await.unwrap().is_empty(), "half closed");
         far.send_all("after").await.0.unwrap();
         assert_eq!(*read.recv().await.unwrap(), *b"after");
+
+        // Forgotten, it ends nothing; the connection ends with the other.
+        let (near, far) = pair().await;
+        let (read, write) = near.into_split();
+        assert_eq!(write.as_raw_fd(), read.as_fd().as_raw_fd());
+        write.forget();
+        assert!(give_up(far.recv()).await.is_pending());
+        let connection: &TcpStream = read.as_ref();
+        connection.send_all("still").await.0.unwrap();
+        assert_eq!(*far.recv().await.unwrap(), *b"still");
+        assert!(give_up(far.recv()).await.is_pending());
+        drop(read);
+        assert!(far.recv().await.unwrap().is_empty());
     });
 }
 

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 
 use isochrome_runtime::Descriptor;
 use isochrome_runtime::op::{Interest, Port};
+
+use crate::datagram::ready;
 
 /// Anything with a descriptor that can be polled, as an asynchronous thing: an
 /// eventfd, a timerfd, inotify, a socket of another library's.
@@ -101,7 +103,7 @@ impl<T> Async<T> {
     /// If the descriptor cannot be polled; ECANCELED once the runtime has
     /// ended.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + Send + '_ {
-        wait(&self.ports.read, Interest::Read)
+        ready(&self.ports.read, Interest::Read)
     }
 
     /// Waits until a write would not block: room, or an error.
@@ -112,7 +114,7 @@ impl<T> Async<T> {
     ///
     /// As for [`readable`](Async::readable).
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> + Send + '_ {
-        wait(&self.ports.write, Interest::Write)
+        ready(&self.ports.write, Interest::Write)
     }
 
     /// The poll form of [`readable`](Async::readable), for a single user: only
@@ -195,14 +197,15 @@ impl<T> Async<T> {
     }
 }
 
-async fn wait(port: &Port, interest: Interest) -> io::Result<()> {
-    let mut waiter = port.waiter();
-    poll_fn(|cx| waiter.poll_ready(cx, interest)).await
-}
-
 impl<T: AsFd> AsFd for Async<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
+    }
+}
+
+impl<T: AsFd> AsRawFd for Async<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.as_fd().as_raw_fd()
     }
 }
 

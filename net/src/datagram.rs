@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use isochrome_runtime::op::{Interest, Port};
+use isochrome_runtime::op::{Interest, Port, Slot};
 use isochrome_runtime::{Descriptor, Handle};
 use libc::c_int;
 use socket2::{SockAddr, SockRef, Socket};
@@ -103,6 +103,22 @@ impl Ports {
         self.write.poll_io(cx, Interest::Write, call)
     }
 
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        ready(&self.read, Interest::Read).await
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        ready(&self.write, Interest::Write).await
+    }
+
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.read.poll_ready(cx, Interest::Read)
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.poll_ready(cx, Interest::Write)
+    }
+
     pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self.read.descriptor())
     }
@@ -114,6 +130,12 @@ impl Ports {
         drop(self);
         blocking(descriptor).await
     }
+}
+
+/// Waits until the direction is ready.
+pub(crate) async fn ready(port: &Slot, interest: Interest) -> io::Result<()> {
+    let mut waiter = port.waiter();
+    poll_fn(|cx| waiter.poll_ready(cx, interest)).await
 }
 
 impl AsFd for Ports {
@@ -173,6 +195,62 @@ macro_rules! message_socket {
             ) -> ::std::task::Poll<::std::io::Result<usize>> {
                 let send = |fd: ::std::os::fd::BorrowedFd<'_>| crate::datagram::send(fd, data);
                 self.ports.poll_write(cx, send)
+            }
+
+            /// Waits until there is something to receive: a message, the end,
+            /// or an error. Somebody else may have received it when the caller
+            /// does.
+            ///
+            /// With the calls that try, and for system calls of one's own on
+            /// [`as_fd`](std::os::fd::AsFd::as_fd), which take MSG_DONTWAIT: the
+            /// socket may be in blocking mode.
+            ///
+            /// Dropping the future loses nothing.
+            ///
+            /// # Errors
+            ///
+            /// ECANCELED once the runtime has ended. An error of the socket is
+            /// left to who receives.
+            pub async fn readable(&self) -> ::std::io::Result<()> {
+                self.ports.readable().await
+            }
+
+            /// Waits until there is room to send a message, or an error. As
+            /// [`readable`](Self::readable) otherwise.
+            ///
+            /// Dropping the future loses nothing.
+            ///
+            /// # Errors
+            ///
+            /// As for `readable`.
+            pub async fn writable(&self) -> ::std::io::Result<()> {
+                self.ports.writable().await
+            }
+
+            /// The poll form of [`readable`](Self::readable), for a single
+            /// receiver: only the last waker is kept.
+            ///
+            /// # Errors
+            ///
+            /// As for `readable`.
+            pub fn poll_readable(
+                &self,
+                cx: &mut ::std::task::Context<'_>,
+            ) -> ::std::task::Poll<::std::io::Result<()>> {
+                self.ports.poll_readable(cx)
+            }
+
+            /// The poll form of [`writable`](Self::writable), for a single
+            /// sender: only the last waker is kept.
+            ///
+            /// # Errors
+            ///
+            /// As for `writable`.
+            pub fn poll_writable(
+                &self,
+                cx: &mut ::std::task::Context<'_>,
+            ) -> ::std::task::Poll<::std::io::Result<()>> {
+                self.ports.poll_writable(cx)
             }
 
             fn socket(&self) -> ::socket2::SockRef<'_> {

@@ -12,6 +12,7 @@ mod addr;
 mod borrowed;
 mod connect;
 mod control;
+mod convert;
 mod custom;
 mod datagram;
 mod family;
@@ -25,6 +26,7 @@ pub mod pipe;
 #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
 mod poll_traits;
 mod pressure;
+mod readiness;
 mod reading;
 mod serve;
 mod socket;

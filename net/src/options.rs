@@ -1,7 +1,8 @@
 //! Options of sockets: one list, for all types that have them.
 //!
 //! Each is read from and written to the kernel when it is asked for; nothing
-//! is kept here. A macro writes the methods, with `socket()` of the type.
+//! is kept here. (Options that are not here, such as TCP_CONGESTION, are set
+//! by `socket2::SockRef::from(&socket)`.) A macro writes the methods, with `socket()` of the type.
 
 use std::io;
 use std::time::Duration;
@@ -215,6 +216,33 @@ macro_rules! stream_options {
     };
 }
 
+/// What sockets have that may be bound to an interface.
+macro_rules! device_options {
+    ($type:ident) => {
+        impl $type {
+            /// Keeps to one network interface, or to none in particular:
+            /// SO_BINDTODEVICE in socket(7).
+            ///
+            /// # Errors
+            ///
+            /// What setsockopt(2) answers: no such interface, or not allowed.
+            pub fn bind_device(&self, interface: Option<&str>) -> ::std::io::Result<()> {
+                self.socket().bind_device(interface.map(str::as_bytes))
+            }
+
+            /// The interface of [`bind_device`](Self::bind_device).
+            ///
+            /// # Errors
+            ///
+            /// What getsockopt(2) answers.
+            pub fn device(&self) -> ::std::io::Result<Option<String>> {
+                let name = self.socket().device()?;
+                Ok(name.map(|name| String::from_utf8_lossy(&name).into_owned()))
+            }
+        }
+    };
+}
+
 /// What every socket has, with different limits.
 macro_rules! buffer_options {
     ($type:ident) => {
@@ -241,4 +269,6 @@ macro_rules! buffer_options {
     };
 }
 
-pub(crate) use {buffer_options, option, socket_options, stream_options, take_error};
+pub(crate) use {
+    buffer_options, device_options, option, socket_options, stream_options, take_error,
+};

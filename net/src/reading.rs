@@ -65,6 +65,23 @@ impl<F: Family> StreamSocket<F> {
         self.ports.recv().try_recv(buf)
     }
 
+    /// As [`try_read`](StreamSocket::try_read), into several slices, each filled
+    /// before the next is begun.
+    ///
+    /// # Errors
+    ///
+    /// As for `try_read`.
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let tried = self.fill(bufs, |buf| match self.ports.recv().try_recv(buf) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
+            result => Poll::Ready(result),
+        });
+        match tried {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Fills `buf`.
     ///
     /// Dropping the future loses what is in `buf` by then.
@@ -102,6 +119,23 @@ impl<F: Family> StreamSocket<F> {
             }
             to.extend_from_slice(&data);
         }
+    }
+
+    /// Appends all that comes until the end of the stream, which has to be
+    /// UTF-8, and says how many bytes that was. How many may come is up to the
+    /// other end.
+    ///
+    /// Dropping the future loses what was read by then.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](ErrorKind::InvalidData) if it is not UTF-8: it is lost
+    /// then, and `to` as it was. Else as for [`recv`](StreamSocket::recv); what
+    /// was read is in `to`, if it is UTF-8.
+    pub async fn read_to_string(&self, to: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let read = self.read_to_end(&mut bytes).await;
+        append(to, bytes, read)
     }
 
     /// Reads into several slices, each filled before the next is begun, and
@@ -167,7 +201,26 @@ impl<F: Family> StreamSocket<F> {
     }
 }
 
-fn ended_early() -> io::Error {
+/// Appends the bytes that were read as text, and says how that went: an error
+/// of the reading comes first.
+pub(crate) fn append(
+    to: &mut String,
+    bytes: Vec<u8>,
+    read: io::Result<usize>,
+) -> io::Result<usize> {
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            to.push_str(&text);
+            read
+        }
+        Err(_) => {
+            let message = "what came until the end of the stream is not UTF-8";
+            read.and(Err(io::Error::new(ErrorKind::InvalidData, message)))
+        }
+    }
+}
+
+pub(crate) fn ended_early() -> io::Error {
     let message = "the stream ended before the buffer was full";
     io::Error::new(ErrorKind::UnexpectedEof, message)
 }

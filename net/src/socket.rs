@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use isochrome_runtime::{Descriptor, Handle, fast_open};
-use socket2::{SockRef, Socket};
+use socket2::{Protocol, SockRef, Socket};
 
 use crate::family::Family;
-use crate::options::{option, socket_options, stream_options};
+use crate::options::{device_options, option, socket_options, stream_options};
 use crate::tcp::{Tcp, TcpListener, TcpStream, new_socket};
 
 /// A TCP socket that is neither connected nor listens yet, so that it can be
@@ -69,6 +69,24 @@ impl TcpSocket {
             socket: new_socket(address, &runtime)?,
             runtime,
         })
+    }
+
+    /// Takes over a TCP socket that is neither connected nor listens: one that
+    /// `socket2` has made and set, say.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is no TCP socket; if
+    /// its mode cannot be set; if called outside a runtime.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<TcpSocket> {
+        let runtime = crate::runtime()?;
+        let socket = Socket::from(fd);
+        if socket.protocol().ok().flatten() != Some(Protocol::TCP) {
+            let message = "this descriptor is no TCP socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        socket.set_nonblocking(runtime.by_readiness())?;
+        Ok(TcpSocket { socket, runtime })
     }
 
     /// Gives it an address on this host. Port 0 asks the system for one.
@@ -153,26 +171,6 @@ impl TcpSocket {
         |s| fast_open::connect(s.as_fd())
     );
 
-    /// Keeps to one network interface, or to none in particular:
-    /// SO_BINDTODEVICE in socket(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers: no such interface, or not allowed.
-    pub fn bind_device(&self, interface: Option<&str>) -> io::Result<()> {
-        self.socket.bind_device(interface.map(str::as_bytes))
-    }
-
-    /// The interface of [`bind_device`](TcpSocket::bind_device).
-    ///
-    /// # Errors
-    ///
-    /// What getsockopt(2) answers.
-    pub fn device(&self) -> io::Result<Option<String>> {
-        let name = self.socket.device()?;
-        Ok(name.map(|name| String::from_utf8_lossy(&name).into_owned()))
-    }
-
     fn socket(&self) -> SockRef<'_> {
         SockRef::from(&self.socket)
     }
@@ -180,6 +178,7 @@ impl TcpSocket {
 
 socket_options!(TcpSocket);
 stream_options!(TcpSocket);
+device_options!(TcpSocket);
 
 impl AsFd for TcpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {

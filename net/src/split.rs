@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::net::Shutdown;
 use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use crate::family::Family;
@@ -56,6 +57,12 @@ impl<F: Family> WriteHalf<F> {
     /// As there.
     pub fn reunite(self, read: ReadHalf<F>) -> Result<StreamSocket<F>, ReuniteError<F>> {
         read.reunite(self)
+    }
+
+    /// Drops it without ending the writing direction: the connection is closed
+    /// with the other half.
+    pub fn forget(mut self) {
+        self.ends = false;
     }
 }
 
@@ -130,3 +137,31 @@ impl<F: Family> Deref for WriteRef<'_, F> {
         self.0
     }
 }
+
+/// What a half has of its connection for those who take these traits.
+macro_rules! of_the_connection {
+    ($half:ty) => {
+        impl<F: Family> AsRef<StreamSocket<F>> for $half {
+            fn as_ref(&self) -> &StreamSocket<F> {
+                self
+            }
+        }
+
+        impl<F: Family> AsFd for $half {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                StreamSocket::as_fd(self)
+            }
+        }
+
+        impl<F: Family> AsRawFd for $half {
+            fn as_raw_fd(&self) -> RawFd {
+                StreamSocket::as_raw_fd(self)
+            }
+        }
+    };
+}
+
+of_the_connection!(ReadHalf<F>);
+of_the_connection!(WriteHalf<F>);
+of_the_connection!(ReadRef<'_, F>);
+of_the_connection!(WriteRef<'_, F>);

@@ -15,7 +15,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("connect.rs", &["tcp_connect.rs"]),
     ("custom.rs", &["conformance/polls.rs", "custom.rs"]),
-    ("datagram.rs", &["conformance/polls.rs", "udp.rs"]),
+    (
+        "datagram.rs",
+        &["conformance/polls.rs", "conformance/readiness.rs", "udp.rs"],
+    ),
     ("inherited.rs", &["handed_over.rs"]),
     (
         "listener.rs",
@@ -29,9 +32,15 @@ const TABLE: &[(&str, &[&str])] = &[
     ("options.rs", &["conformance/tcp.rs", "tcp_options.rs"]),
     (
         "pipe/ends.rs",
-        &["conformance/polls.rs", "conformance/pipes.rs", "pipe.rs"],
+        &[
+            "conformance/polls.rs",
+            "conformance/pipes.rs",
+            "conformance/readiness.rs",
+            "pipe.rs",
+        ],
     ),
     ("pipe/open.rs", &["conformance/pipes.rs", "pipe.rs"]),
+    ("readiness.rs", &["conformance/readiness.rs"]),
     (
         "reading.rs",
         &[
@@ -63,7 +72,10 @@ const TABLE: &[(&str, &[&str])] = &[
             "udp_messages.rs",
         ],
     ),
-    ("udp/mod.rs", &["conformance/udp.rs", "udp.rs"]),
+    (
+        "udp/mod.rs",
+        &["conformance/polls.rs", "conformance/udp.rs", "udp.rs"],
+    ),
     (
         "udp/options.rs",
         &["conformance/udp.rs", "udp.rs", "udp_messages.rs"],
@@ -72,7 +84,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("unix/cred.rs", &["unix_peer.rs"]),
     (
         "unix/datagram.rs",
-        &["conformance/unix.rs", "unix_messages.rs", "unix_fds.rs"],
+        &[
+            "conformance/polls.rs",
+            "conformance/unix.rs",
+            "unix_messages.rs",
+            "unix_fds.rs",
+        ],
     ),
     (
         "unix/seqpacket.rs",

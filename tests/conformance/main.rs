@@ -25,6 +25,7 @@ mod common;
 mod covered;
 mod pipes;
 mod polls;
+mod readiness;
 mod tcp;
 mod udp;
 mod unix;

@@ -1,7 +1,7 @@
 //! Pipes, against files of std on the same kind of pipe.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -51,6 +51,41 @@ fn what_is_written_is_read(rt: Runtime) {
         same(got, read.read(&mut b));
         assert_eq!(a, b.to_vec());
         same(receiver.read(&mut [0; 90]).await, read.read(&mut [0; 90]));
+        // Several slices.
+        let slices = [
+            IoSlice::new(b"one"),
+            IoSlice::new(b""),
+            IoSlice::new(b"three"),
+        ];
+        same(
+            sender.write_vectored(&slices).await,
+            write.write_vectored(&slices),
+        );
+        same(
+            sender.try_write_vectored(&slices),
+            write.write_vectored(&slices),
+        );
+        let [mut a, mut b, mut c, mut d] = [[0; 4]; 4];
+        for tries in [false, true] {
+            let of_ours = &mut [IoSliceMut::new(&mut a), IoSliceMut::new(&mut c)];
+            let of_std = &mut [IoSliceMut::new(&mut b), IoSliceMut::new(&mut d)];
+            let got = match tries {
+                true => receiver.try_read_vectored(of_ours),
+                false => receiver.read_vectored(of_ours).await,
+            };
+            same(got, read.read_vectored(of_std));
+            assert_eq!((a, c), (b, d));
+        }
+        let of_ours = &mut [IoSliceMut::new(&mut a)];
+        let of_std = &mut [IoSliceMut::new(&mut b)];
+        same(
+            receiver.try_read_vectored(of_ours),
+            read.read_vectored(of_std),
+        );
+        same(sender.write_all(b"exact").await, write.write_all(b"exact"));
+        same(receiver.read_exact(&mut a).await, read.read_exact(&mut b));
+        assert_eq!(a, b);
+        same(receiver.read(&mut a).await, read.read(&mut b));
         // As much as there is room for, and then not at all.
         let much = vec![0; 1 << 20];
         same(sender.try_write(&much), write.write(&much));
@@ -64,6 +99,15 @@ fn ends_that_are_gone(rt: Runtime) {
         let (mut write, read) = std_pipe();
         drop((receiver, read));
         same(sender.write(b"x").await, write.write(b"x"));
+        let slices = [IoSlice::new(b"x")];
+        same(
+            sender.write_vectored(&slices).await,
+            write.write_vectored(&slices),
+        );
+        same(
+            sender.try_write_vectored(&slices),
+            write.write_vectored(&slices),
+        );
         same(sender.write_all(b"x").await, write.write_all(b"x"));
         same(sender.send_all("x").await.0, write.write_all(b"x"));
         same(sender.try_write(b"x"), write.write(b"x"));
@@ -76,6 +120,27 @@ fn ends_that_are_gone(rt: Runtime) {
             same(receiver.read(&mut a).await, read.read(&mut b));
         }
         same(receiver.try_read(&mut a), read.read(&mut b));
+        let error = receiver.read_exact(&mut a).await.unwrap_err();
+        assert_eq!(error.kind(), read.read_exact(&mut b).unwrap_err().kind());
+        same(
+            receiver.try_read_vectored(&mut [IoSliceMut::new(&mut a)]),
+            read.read_vectored(&mut [IoSliceMut::new(&mut b)]),
+        );
+        // As text, if it is.
+        for text in ["gr\u{fc}n".as_bytes(), b"gr\xfcn", b""] {
+            let (sender, receiver) = pipe::anonymous().unwrap();
+            let (mut write, mut read) = std_pipe();
+            same(sender.write(text).await, write.write(text));
+            drop((sender, write));
+            let [mut a, mut b] = ["first".to_owned(), "first".to_owned()];
+            let ours = receiver.read_to_string(&mut a).await;
+            let std = read.read_to_string(&mut b);
+            same(
+                ours.map_err(|e| e.kind().into()),
+                std.map_err(|e| e.kind().into()),
+            );
+            assert_eq!(a, b);
+        }
         // All of it, behind what was there.
         let (sender, receiver) = pipe::anonymous().unwrap();
         let (mut write, mut read) = std_pipe();

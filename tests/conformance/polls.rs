@@ -3,17 +3,26 @@
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net as std_unix;
 use std::task::Poll;
 
-use isochrome::net::{Arrival, Async, Transmit, UdpSocket, UnixStream, copy, pipe};
+use isochrome::net::{Arrival, Async, Transmit, UdpSocket, UnixDatagram, UnixStream, copy, pipe};
 use isochrome::{Runtime, yield_now};
 
 use crate::common;
 use crate::common::futures::join;
+use crate::common::local::abstract_name;
 use crate::common::{LOCAL, everywhere, pair, std_pair};
 
-everywhere!(streams, pipes, messages, descriptors, copies);
+everywhere!(
+    streams,
+    pipes,
+    messages,
+    local_messages,
+    descriptors,
+    copies
+);
 
 fn streams(rt: Runtime) {
     rt.block_on(async {
@@ -85,6 +94,40 @@ fn messages(rt: Runtime) {
         assert_eq!((received.unwrap(), sent.unwrap()), (1, 8));
         assert!(arrivals[0].received.truncated());
         assert_eq!(arrivals[0].from, to);
+
+        let mut bufs = [IoSliceMut::new(&mut buf)];
+        let receive = poll_fn(|cx| socket.poll_recv_msg(cx, &mut bufs));
+        let send = poll_fn(|cx| socket.poll_send_batch(cx, &[transmit, transmit]));
+        let (received, sent) = join(receive, send).await;
+        assert_eq!((received.unwrap().from, sent.unwrap()), (to, 2));
+        let looked = poll_fn(|cx| socket.poll_peek(cx, &mut buf)).await;
+        assert_eq!(looked.unwrap().size, 8);
+        let looked = poll_fn(|cx| socket.poll_peek_from(cx, &mut buf)).await;
+        assert_eq!(looked.unwrap().1, to);
+        assert_eq!(socket.try_recv(&mut buf).unwrap().size, 8);
+        let pending = poll_fn(|cx| Poll::Ready(socket.poll_peek(cx, &mut buf).is_pending()));
+        assert!(pending.await);
+    });
+}
+
+fn local_messages(rt: Runtime) {
+    rt.block_on(async {
+        let name = abstract_name();
+        let socket = UnixDatagram::bind(&name).unwrap();
+        let mut buf = [0; 3];
+        let receive = poll_fn(|cx| socket.poll_recv(cx, &mut buf));
+        let send = poll_fn(|cx| socket.poll_send_to(cx, b"long", &name));
+        let (received, sent) = join(receive, send).await;
+        assert_eq!((received.unwrap().size, sent.unwrap()), (4, 4));
+        let pending = poll_fn(|cx| Poll::Ready(socket.poll_recv(cx, &mut buf).is_pending()));
+        assert!(pending.await);
+        // What is no name is told at once.
+        let told = poll_fn(|cx| socket.poll_send_to(cx, b"x", "nul\0inside")).await;
+        assert_eq!(told.unwrap_err().kind(), ErrorKind::InvalidInput);
+        // After the end, empty ones of nobody.
+        socket.shutdown(Shutdown::Read).unwrap();
+        let got = poll_fn(|cx| socket.poll_recv(cx, &mut buf)).await;
+        assert_eq!(got.unwrap().size, 0);
     });
 }
 

@@ -25,6 +25,7 @@ everywhere!(
     ended_directions,
     without_a_connection,
     empty_buffers_ask_nobody,
+    sockets_of_others,
     options,
 );
 
@@ -245,6 +246,10 @@ fn bytes(rt: Runtime) {
         assert_eq!((a, c), (b, d));
         std.set_nonblocking(true).unwrap();
         same(ours.try_read(&mut a), std.read(&mut b));
+        let of_ours = &mut [IoSliceMut::new(&mut a), IoSliceMut::new(&mut c)];
+        let of_std = &mut [IoSliceMut::new(&mut b), IoSliceMut::new(&mut d)];
+        same(ours.try_read_vectored(of_ours), std.read_vectored(of_std));
+        assert_eq!((a, c), (b, d));
         std.set_nonblocking(false).unwrap();
         let (read, a) = ours.read_owned(a.to_vec()).await;
         same(read, std.read(&mut b));
@@ -315,6 +320,26 @@ fn the_end(rt: Runtime) {
         same(ours.write_all(b"x").await, std.write_all(b"x"));
         same(ours.send_all("x").await.0, std.write_all(b"x"));
         same(ours.read(&mut a).await, std.read(&mut b));
+        // As text, if it is.
+        for text in ["gr\u{fc}n".as_bytes(), b"gr\xfcn", b""] {
+            let twins = Twins::new().await;
+            twins.tell(text);
+            let Twins {
+                ours,
+                mut std,
+                to_ours,
+                to_std,
+            } = twins;
+            drop((to_ours, to_std));
+            let [mut a, mut b] = ["first".to_owned(), "first".to_owned()];
+            let of_ours = ours.read_to_string(&mut a).await;
+            let of_std = std.read_to_string(&mut b);
+            same(
+                of_ours.map_err(|e| e.kind().into()),
+                of_std.map_err(|e| e.kind().into()),
+            );
+            assert_eq!(a, b);
+        }
         // All of it, behind what was there.
         let twins = Twins::new().await;
         twins.tell(&[7; 100_000]);
@@ -355,7 +380,7 @@ async fn reset_behind_data() -> (TcpStream, std_net::TcpStream) {
 
 fn a_reset(rt: Runtime) {
     rt.block_on(async {
-        for asks in 0..7 {
+        for asks in 0..8 {
             let (ours, mut std) = reset_behind_data().await;
             let [mut a, mut b] = [[0; 4]; 2];
             // What came before it is there; it is told once, to who asks.
@@ -366,6 +391,10 @@ fn a_reset(rt: Runtime) {
                 6 => {
                     let (to, and) = (&mut Vec::new(), &mut Vec::new());
                     same(ours.read_to_end(to).await, std.read_to_end(and));
+                }
+                7 => {
+                    let (to, and) = (&mut String::new(), &mut String::new());
+                    same(ours.read_to_string(to).await, std.read_to_string(and));
                 }
                 1 => same(ours.recv().await.map(|r| r.len()), std.read(&mut b)),
                 2 => same(ours.peek(&mut a).await, std.peek(&mut b)),
@@ -476,6 +505,39 @@ fn empty_buffers_ask_nobody(rt: Runtime) {
         assert_eq!(ours.write(b"").await.unwrap(), 0);
         assert_eq!(ours.send("").await.0.unwrap(), 0);
         assert_eq!(std.write(b"").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+/// A socket that another library has made and set.
+fn sockets_of_others(rt: Runtime) {
+    rt.block_on(async {
+        let (socket, address) = nobody();
+        socket.set_keepalive(true).unwrap();
+        let socket = TcpSocket::from_fd(socket.into()).unwrap();
+        assert!(socket.keepalive().unwrap().is_some());
+        let listener = socket.listen(7).unwrap();
+        let fresh = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        fresh.bind(&to(LOCAL).into()).unwrap();
+        let here = fresh.local_addr().unwrap().as_socket().unwrap();
+        let socket = TcpSocket::try_from(std::os::fd::OwnedFd::from(fresh)).unwrap();
+        let (stream, accepted) = join(socket.connect(address), listener.accept()).await;
+        let (far, peer) = accepted.unwrap();
+        assert_eq!(peer, here);
+        stream.unwrap().write_all(b"x").await.unwrap();
+        far.read_exact(&mut [0]).await.unwrap();
+        let other = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        let error = TcpSocket::from_fd(other.into()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        // And those of std.
+        let listener = std_net::TcpListener::bind(LOCAL).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::try_from(listener).unwrap();
+        let stream = std_net::TcpStream::connect(address).unwrap();
+        let stream = TcpStream::try_from(stream).unwrap();
+        let (far, peer) = listener.accept().await.unwrap();
+        same(stream.local_addr(), Ok(peer));
+        drop(far);
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     });
 }
 

@@ -6,6 +6,8 @@ use std::net::{self as std_net, Ipv4Addr, Ipv6Addr, SocketAddr};
 use isochrome::Runtime;
 use isochrome::net::{Arrival, Transmit, UdpSocket};
 
+use socket2::SockRef;
+
 use crate::common;
 use crate::common::agree::{same, same_error};
 use crate::common::{LOCAL, everywhere};
@@ -16,6 +18,7 @@ everywhere!(
     receiving_what_is_not_there,
     groups,
     options,
+    options_of_what_is_told,
     peers,
 );
 
@@ -62,6 +65,16 @@ fn datagrams(rt: Runtime) {
             same(Ok((got.received.len, got.from)), std.recv_from(&mut b));
             assert_eq!(got.from, from);
             tell(&ours, &std, data);
+            let looked = ours
+                .try_peek_from(&mut a)
+                .map(|(got, from)| (got.len, from));
+            same(looked, std.peek_from(&mut b));
+            same(ours.try_peek(&mut a).map(|got| got.len), std.peek(&mut b));
+            assert_eq!(ours.try_peek(&mut []).unwrap().size, data.len());
+            let mut bufs = [IoSliceMut::new(&mut a)];
+            let got = ours.try_recv_msg(&mut bufs).unwrap();
+            same(Ok((got.received.len, got.from)), std.recv_from(&mut b));
+            tell(&ours, &std, data);
             let mut bufs = [IoSliceMut::new(&mut a)];
             let mut arrivals = [Arrival::NONE];
             assert_eq!(ours.recv_batch(&mut bufs, &mut arrivals).await.unwrap(), 1);
@@ -93,6 +106,8 @@ fn sending_what_cannot_be_sent(rt: Runtime) {
             same(ours.try_send_msg(&transmit), std.send_to(data, to));
             let batch = ours.send_batch(&[transmit]).await;
             same(batch.map(|_| data.len()), std.send_to(data, to));
+            let batch = ours.try_send_batch(&[transmit]);
+            same(batch.map(|_| data.len()), std.send_to(data, to));
         }
         // To nobody in particular.
         let transmit = Transmit::new(&bufs, None);
@@ -113,7 +128,15 @@ fn receiving_what_is_not_there(rt: Runtime) {
                 .map(|(got, from)| (got.len, from)),
             std.recv_from(&mut b),
         );
+        same(ours.try_peek(&mut a).map(|got| got.len), std.peek(&mut b));
+        let looked = ours.try_peek_from(&mut a);
+        same(
+            looked.map(|(got, from)| (got.len, from)),
+            std.peek_from(&mut b),
+        );
         let mut bufs = [IoSliceMut::new(&mut a)];
+        let got = ours.try_recv_msg(&mut bufs);
+        same(got.map(|got| got.received.len), std.recv(&mut b));
         same(
             ours.try_recv_batch(&mut bufs, &mut [Arrival::NONE]),
             std.recv(&mut b),
@@ -175,6 +198,41 @@ fn options(rt: Runtime) {
             ours.take_error().map(|e| e.is_some()),
             std.take_error().map(|e| e.is_some()),
         );
+    });
+}
+
+/// Std has none of these: an option is what it was set to.
+fn options_of_what_is_told(rt: Runtime) {
+    rt.block_on(async {
+        for on in [LOCAL, "[::1]:0"] {
+            let Ok(socket) = UdpSocket::bind(on).await else {
+                continue;
+            };
+            for on in [false, true, false] {
+                socket.set_packet_info(on).unwrap();
+                socket.set_recv_tos(on).unwrap();
+                socket.set_recv_ttl(on).unwrap();
+                socket.set_timestamps(on).unwrap();
+                socket.set_drop_count(on).unwrap();
+                socket.set_gro(on).unwrap();
+                assert_eq!(socket.packet_info().unwrap(), on);
+                assert_eq!(socket.recv_tos().unwrap(), on);
+                assert_eq!(socket.recv_ttl().unwrap(), on);
+                assert_eq!(socket.timestamps().unwrap(), on);
+                assert_eq!(socket.drop_count().unwrap(), on);
+                assert_eq!(socket.gro().unwrap(), on);
+            }
+            assert_eq!(socket.device().unwrap(), None);
+            let reference = SockRef::from(&socket);
+            let there = reference.bind_device(Some(b"no such device"));
+            same(socket.bind_device(Some("no such device")), there);
+            if socket.bind_device(Some("lo")).is_ok() {
+                assert_eq!(socket.device().unwrap().as_deref(), Some("lo"));
+            }
+        }
+        let std = std_net::UdpSocket::bind(LOCAL).unwrap();
+        let address = std.local_addr();
+        same(UdpSocket::try_from(std).unwrap().local_addr(), address);
     });
 }
 

@@ -276,8 +276,12 @@ fn datagrams(rt: Runtime) {
         let [mut a, mut b] = [[0; 4]; 2];
         for data in [&b"fits"[..], b"", b"is cut"] {
             same(to_ours.send(data).await, to_std.send(data));
+            let looked = ours.peek(&mut a).await.unwrap();
+            assert_eq!((looked.len, looked.size), (data.len().min(4), data.len()));
             same(ours.recv(&mut a).await.map(|got| got.len), std.recv(&mut b));
             same(to_ours.try_send(data), to_std.send(data));
+            same(ours.try_recv(&mut a).map(|got| got.len), std.recv(&mut b));
+            same(to_ours.send(data).await, to_std.send(data));
             let got = ours.recv_from(&mut a).await.unwrap();
             let of_std = std.recv_from(&mut b).unwrap();
             assert_eq!(
@@ -289,6 +293,7 @@ fn datagrams(rt: Runtime) {
         std.set_nonblocking(true).unwrap();
         let got = ours.try_recv_from(&mut a).map(drop);
         same(got, std.recv_from(&mut b).map(drop));
+        same(ours.try_recv(&mut a).map(|got| got.len), std.recv(&mut b));
         std.set_nonblocking(false).unwrap();
         let long = vec![0; 4 << 20];
         same(to_ours.send(&long).await, to_std.send(&long));

@@ -12,6 +12,8 @@ use isochrome_runtime::op::{Interest, Port, call};
 use isochrome_runtime::{Descriptor, Handle};
 
 use crate::borrowed::sendable;
+use crate::datagram::ready;
+use crate::reading::{append, ended_early};
 
 /// What a pipe has room for if nothing else was said.
 const FULL: usize = 64 << 10;
@@ -108,6 +110,40 @@ impl Receiver {
         port.poll_io(cx, Interest::Read, |fd| read_vectored(fd, bufs))
     }
 
+    /// As [`read`](Receiver::read), into several slices in their order. Of very
+    /// many, the first 1,024 are used.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `read`.
+    pub async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut waiter = self.port.waiter();
+        let mut call = |fd: BorrowedFd<'_>| read_vectored(fd, bufs);
+        poll_fn(|cx| waiter.poll_io(cx, Interest::Read, &mut call)).await
+    }
+
+    /// Fills `buf`.
+    ///
+    /// Dropping the future loses what is in `buf` by then.
+    ///
+    /// # Errors
+    ///
+    /// [`UnexpectedEof`](ErrorKind::UnexpectedEof) if the end comes before;
+    /// else as for [`read`](Receiver::read). What was read is in `buf`, and how
+    /// much is not known.
+    pub async fn read_exact(&self, buf: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            filled += match self.read(&mut buf[filled..]).await? {
+                0 => return Err(ended_early()),
+                n => n,
+            };
+        }
+        Ok(())
+    }
+
     /// Appends all that comes until the end, and says how many bytes that was.
     ///
     /// Dropping the future loses nothing: what was read is in `to`.
@@ -125,6 +161,22 @@ impl Receiver {
                 n => to.extend_from_slice(&buf[..n]),
             }
         }
+    }
+
+    /// Appends all that comes until the end, which has to be UTF-8, and says how
+    /// many bytes that was.
+    ///
+    /// Dropping the future loses what was read by then.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](ErrorKind::InvalidData) if it is not UTF-8: it is lost
+    /// then, and `to` as it was. Else as for [`read`](Receiver::read); what was
+    /// read is in `to`, if it is UTF-8.
+    pub async fn read_to_string(&self, to: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let read = self.read_to_end(&mut bytes).await;
+        append(to, bytes, read)
     }
 
     /// Reads into a buffer that is handed over, and hands it back with the
@@ -148,6 +200,39 @@ impl Receiver {
     /// [`read`](Receiver::read).
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         read(self.as_fd(), buf)
+    }
+
+    /// As [`try_read`](Receiver::try_read), into several slices in their order.
+    /// Of very many, the first 1,024 are used.
+    ///
+    /// # Errors
+    ///
+    /// As for `try_read`.
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        read_vectored(self.as_fd(), bufs)
+    }
+
+    /// Waits until there is something to read: bytes, or the end. Somebody else
+    /// may have read it when the caller does. A system call of one's own on
+    /// [`as_fd`](AsFd::as_fd) does not block.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// ECANCELED once the runtime has ended.
+    pub async fn readable(&self) -> io::Result<()> {
+        ready(&self.port, Interest::Read).await
+    }
+
+    /// The poll form of [`readable`](Receiver::readable), for a single reader:
+    /// only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `readable`.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.port.poll_ready(cx, Interest::Read)
     }
 }
 
@@ -207,6 +292,20 @@ impl Sender {
         port.poll_io(cx, Interest::Write, |fd| call::write_vectored(fd, bufs))
     }
 
+    /// As [`write`](Sender::write), of several slices in their order. Of very
+    /// many, the first 1,024 are written.
+    ///
+    /// Dropping the future, if it was pending, has written nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `write`.
+    pub async fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (bufs, mut waiter) = (sendable(bufs), self.port.waiter());
+        let mut call = |fd: BorrowedFd<'_>| call::write_vectored(fd, bufs);
+        poll_fn(|cx| waiter.poll_io(cx, Interest::Write, &mut call)).await
+    }
+
     /// What the traits call closing or shutting down.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
     pub(crate) fn end_writing(&self) -> io::Result<()> {
@@ -251,6 +350,39 @@ impl Sender {
     /// [`write`](Sender::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         call::write(self.as_fd(), buf)
+    }
+
+    /// As [`try_write`](Sender::try_write), of several slices in their order.
+    /// Of very many, the first 1,024 are written.
+    ///
+    /// # Errors
+    ///
+    /// As for `try_write`.
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        call::write_vectored(self.as_fd(), sendable(bufs))
+    }
+
+    /// Waits until there is room for at least 4,096 bytes, or nobody reads any
+    /// more. Somebody else may have used it when the caller does. A system call
+    /// of one's own on [`as_fd`](AsFd::as_fd) does not block.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// ECANCELED once the runtime has ended.
+    pub async fn writable(&self) -> io::Result<()> {
+        ready(&self.port, Interest::Write).await
+    }
+
+    /// The poll form of [`writable`](Sender::writable), for a single writer:
+    /// only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `writable`.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.port.poll_ready(cx, Interest::Write)
     }
 }
 

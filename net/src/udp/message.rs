@@ -249,6 +249,30 @@ impl UdpSocket {
         self.ports.reading(|fd| recv_msg(fd, bufs)).await
     }
 
+    /// [`recv_msg`](UdpSocket::recv_msg) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv_msg`; [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing
+    /// is there.
+    pub fn try_recv_msg(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Arrival> {
+        recv_msg(self.as_fd(), bufs)
+    }
+
+    /// The poll form of [`recv_msg`](UdpSocket::recv_msg), for a single
+    /// receiver: only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv_msg`.
+    pub fn poll_recv_msg(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<Arrival>> {
+        self.ports.poll_read(cx, |fd| recv_msg(fd, bufs))
+    }
+
     /// Receives as many datagrams as there are, and waits for one if there is
     /// none: one into each of `bufs`, and what is told of it into `arrivals`.
     /// Up to 32 in one system call, which the shorter of the two slices bounds
@@ -349,6 +373,30 @@ impl UdpSocket {
     /// it. (One that a later datagram meets is met again by the next call.)
     pub async fn send_batch(&self, transmits: &[Transmit<'_>]) -> io::Result<usize> {
         self.ports.writing(|fd| send_batch(fd, transmits)).await
+    }
+
+    /// [`send_batch`](UdpSocket::send_batch) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `send_batch`; [`WouldBlock`](io::ErrorKind::WouldBlock) if there
+    /// is no room for the first.
+    pub fn try_send_batch(&self, transmits: &[Transmit<'_>]) -> io::Result<usize> {
+        send_batch(self.as_fd(), transmits)
+    }
+
+    /// The poll form of [`send_batch`](UdpSocket::send_batch), for a single
+    /// sender: only the last waker is kept. What is pending has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `send_batch`.
+    pub fn poll_send_batch(
+        &self,
+        cx: &mut Context<'_>,
+        transmits: &[Transmit<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.ports.poll_write(cx, |fd| send_batch(fd, transmits))
     }
 }
 

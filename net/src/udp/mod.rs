@@ -140,7 +140,7 @@ impl UdpSocket {
     }
 
     /// As [`recv_from`](UdpSocket::recv_from), but leaves the datagram where it
-    /// is.
+    /// is. An empty buffer will do to learn how long it is, and of whom.
     ///
     /// # Errors
     ///
@@ -180,6 +180,26 @@ impl UdpSocket {
         recv(self.as_fd(), buf, 0)
     }
 
+    /// [`peek_from`](UdpSocket::peek_from) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `peek_from`; [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing
+    /// is there.
+    pub fn try_peek_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
+        recv_from(self.as_fd(), buf, libc::MSG_PEEK)
+    }
+
+    /// [`peek`](UdpSocket::peek) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `peek`; [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing is
+    /// there.
+    pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<Received> {
+        recv(self.as_fd(), buf, libc::MSG_PEEK)
+    }
+
     /// The poll form of [`recv_from`](UdpSocket::recv_from), for a single
     /// receiver: only the last waker is kept.
     ///
@@ -202,6 +222,32 @@ impl UdpSocket {
     /// As for `recv`.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>> {
         self.ports.poll_read(cx, |fd| recv(fd, buf, 0))
+    }
+
+    /// The poll form of [`peek_from`](UdpSocket::peek_from), for a single
+    /// receiver: only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `peek_from`.
+    pub fn poll_peek_from(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<(Received, SocketAddr)>> {
+        let call = |fd: BorrowedFd<'_>| recv_from(fd, buf, libc::MSG_PEEK);
+        self.ports.poll_read(cx, call)
+    }
+
+    /// The poll form of [`peek`](UdpSocket::peek), for a single receiver: only
+    /// the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `peek`.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>> {
+        let call = |fd: BorrowedFd<'_>| recv(fd, buf, libc::MSG_PEEK);
+        self.ports.poll_read(cx, call)
     }
 
     // -- sending ----------------------------------------------------------

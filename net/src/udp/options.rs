@@ -7,87 +7,62 @@ use libc::c_int;
 use socket2::SockRef;
 
 use super::UdpSocket;
-use crate::options::{buffer_options, is_v6, option, socket_options};
+use crate::options::{buffer_options, device_options, is_v6, option, socket_options};
 use crate::sys;
 
 socket_options!(UdpSocket);
 buffer_options!(UdpSocket);
+device_options!(UdpSocket);
 
 impl UdpSocket {
     // -- what is told of a datagram (`Arrival`) ----------------------------
 
-    /// Whether it is told which address and interface a datagram came to:
-    /// [`Arrival::to`](crate::Arrival::to). IP_PKTINFO in ip(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_packet_info(&self, on: bool) -> io::Result<()> {
-        self.on_both(
-            (libc::IPPROTO_IP, libc::IP_PKTINFO),
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-            on,
-        )
-    }
-
-    /// Whether the type of service, and ECN with it, is told:
-    /// [`Arrival::tos`](crate::Arrival::tos). IP_RECVTOS, IPV6_RECVTCLASS.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_recv_tos(&self, on: bool) -> io::Result<()> {
-        self.on_both(
-            (libc::IPPROTO_IP, libc::IP_RECVTOS),
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
-            on,
-        )
-    }
-
-    /// Whether the time to live, or hop limit, is told:
-    /// [`Arrival::ttl`](crate::Arrival::ttl). IP_RECVTTL, IPV6_RECVHOPLIMIT.
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_recv_ttl(&self, on: bool) -> io::Result<()> {
-        self.on_both(
-            (libc::IPPROTO_IP, libc::IP_RECVTTL),
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
-            on,
-        )
-    }
-
-    /// Whether the time at which the kernel received a datagram is told:
-    /// [`Arrival::time`](crate::Arrival::time). SO_TIMESTAMPNS in socket(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_timestamps(&self, on: bool) -> io::Result<()> {
-        self.set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on)
-    }
-
-    /// Whether it is told how many datagrams found no room:
-    /// [`Arrival::dropped`](crate::Arrival::dropped). SO_RXQ_OVFL in socket(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_drop_count(&self, on: bool) -> io::Result<()> {
-        self.set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, on)
-    }
-
-    /// Whether the kernel may hand over several datagrams of one sender and
-    /// size as one: [`Arrival::segment`](crate::Arrival::segment). Buffers
-    /// should then have room for 64 KiB. UDP_GRO in udp(7).
-    ///
-    /// # Errors
-    ///
-    /// What setsockopt(2) answers.
-    pub fn set_gro(&self, on: bool) -> io::Result<()> {
-        self.set(libc::SOL_UDP, libc::UDP_GRO, on)
-    }
+    option!(
+        /// Whether it is told which address and interface a datagram came to:
+        /// [`Arrival::to`](crate::Arrival::to). IP_PKTINFO in ip(7).
+        set_packet_info, packet_info: bool,
+        |s, on| on_both(&s, PACKET_INFO, on),
+        |s| of_version(&s, PACKET_INFO)
+    );
+    option!(
+        /// Whether the type of service, and ECN with it, is told:
+        /// [`Arrival::tos`](crate::Arrival::tos). IP_RECVTOS, IPV6_RECVTCLASS.
+        set_recv_tos, recv_tos: bool,
+        |s, on| on_both(&s, RECV_TOS, on),
+        |s| of_version(&s, RECV_TOS)
+    );
+    option!(
+        /// Whether the time to live, or hop limit, is told:
+        /// [`Arrival::ttl`](crate::Arrival::ttl). IP_RECVTTL,
+        /// IPV6_RECVHOPLIMIT.
+        set_recv_ttl, recv_ttl: bool,
+        |s, on| on_both(&s, RECV_TTL, on),
+        |s| of_version(&s, RECV_TTL)
+    );
+    option!(
+        /// Whether the time at which the kernel received a datagram is told:
+        /// [`Arrival::time`](crate::Arrival::time). SO_TIMESTAMPNS in
+        /// socket(7).
+        set_timestamps, timestamps: bool,
+        |s, on| set(&s, (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS), on),
+        |s| get(&s, (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS))
+    );
+    option!(
+        /// Whether it is told how many datagrams found no room:
+        /// [`Arrival::dropped`](crate::Arrival::dropped). SO_RXQ_OVFL in
+        /// socket(7).
+        set_drop_count, drop_count: bool,
+        |s, on| set(&s, (libc::SOL_SOCKET, libc::SO_RXQ_OVFL), on),
+        |s| get(&s, (libc::SOL_SOCKET, libc::SO_RXQ_OVFL))
+    );
+    option!(
+        /// Whether the kernel may hand over several datagrams of one sender and
+        /// size as one: [`Arrival::segment`](crate::Arrival::segment). Buffers
+        /// should then have room for 64 KiB. UDP_GRO in udp(7).
+        set_gro, gro: bool,
+        |s, on| set(&s, (libc::SOL_UDP, libc::UDP_GRO), on),
+        |s| get(&s, (libc::SOL_UDP, libc::UDP_GRO))
+    );
 
     // -- broadcast and multicast -------------------------------------------
 
@@ -164,17 +139,54 @@ impl UdpSocket {
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.socket().leave_multicast_v6(group, interface)
     }
+}
 
-    fn set(&self, level: c_int, name: c_int, on: bool) -> io::Result<()> {
-        sys::set(self, level, name, c_int::from(on))
-    }
+/// A level, and an option of it.
+type Name = (c_int, c_int);
 
-    /// Sets an option that has a name for each version. A socket of IPv6 may
-    /// speak both; one of IPv4 knows nothing of the other.
-    fn on_both(&self, v4: (c_int, c_int), v6: (c_int, c_int), on: bool) -> io::Result<()> {
-        if is_v6(&SockRef::from(self))? {
-            self.set(v6.0, v6.1, on)?;
-        }
-        self.set(v4.0, v4.1, on)
+/// What is named for each version.
+struct Names {
+    v4: Name,
+    v6: Name,
+}
+
+const PACKET_INFO: Names = Names {
+    v4: (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    v6: (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+};
+
+const RECV_TOS: Names = Names {
+    v4: (libc::IPPROTO_IP, libc::IP_RECVTOS),
+    v6: (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+};
+
+const RECV_TTL: Names = Names {
+    v4: (libc::IPPROTO_IP, libc::IP_RECVTTL),
+    v6: (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+};
+
+/// Sets an option that has a name for each version. A socket of IPv6 may speak
+/// both; one of IPv4 knows nothing of the other.
+fn on_both(socket: &SockRef<'_>, names: Names, on: bool) -> io::Result<()> {
+    if is_v6(socket)? {
+        set(socket, names.v6, on)?;
     }
+    set(socket, names.v4, on)
+}
+
+/// What the option is by the name of the socket's own version.
+fn of_version(socket: &SockRef<'_>, names: Names) -> io::Result<bool> {
+    match is_v6(socket)? {
+        true => get(socket, names.v6),
+        false => get(socket, names.v4),
+    }
+}
+
+fn set(socket: &SockRef<'_>, (level, name): Name, on: bool) -> io::Result<()> {
+    sys::set(&**socket, level, name, on.into())
+}
+
+fn get(socket: &SockRef<'_>, (level, name): Name) -> io::Result<bool> {
+    let on: c_int = sys::get(&**socket, level, name)?;
+    Ok(on != 0)
 }

@@ -154,6 +154,16 @@ impl UnixDatagram {
         self.ports.reading(call).await
     }
 
+    /// As [`recv`](UnixDatagram::recv), but leaves the datagram where it is.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<Received> {
+        let call = |fd: BorrowedFd<'_>| self.or_end(recv(fd, buf, libc::MSG_PEEK), || Ok(NOTHING));
+        self.ports.reading(call).await
+    }
+
     /// [`recv_from`](UnixDatagram::recv_from) on the spot.
     ///
     /// # Errors
@@ -162,6 +172,16 @@ impl UnixDatagram {
     /// is there.
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(Received, SocketAddr)> {
         recv_from(self.as_fd(), buf, 0)
+    }
+
+    /// [`recv`](UnixDatagram::recv) on the spot.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`; [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing is
+    /// there.
+    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        recv(self.as_fd(), buf, 0)
     }
 
     /// The poll form of [`recv_from`](UnixDatagram::recv_from), for a single
@@ -176,6 +196,17 @@ impl UnixDatagram {
         buf: &mut [u8],
     ) -> Poll<io::Result<(Received, SocketAddr)>> {
         let call = |fd: BorrowedFd<'_>| self.or_end(recv_from(fd, buf, 0), from_nobody);
+        self.ports.poll_read(cx, call)
+    }
+
+    /// The poll form of [`recv`](UnixDatagram::recv), for a single receiver:
+    /// only the last waker is kept.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<Received>> {
+        let call = |fd: BorrowedFd<'_>| self.or_end(recv(fd, buf, 0), || Ok(NOTHING));
         self.ports.poll_read(cx, call)
     }
 
@@ -239,6 +270,22 @@ impl UnixDatagram {
     /// no room.
     pub fn try_send_to(&self, data: &[u8], to: impl ToUnixAddr) -> io::Result<usize> {
         send_to(self.as_fd(), data, &Name::of(to)?.addr)
+    }
+
+    /// The poll form of [`send_to`](UnixDatagram::send_to), for a single
+    /// sender: only the last waker is kept. What is pending has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `send_to`.
+    pub fn poll_send_to(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        to: impl ToUnixAddr,
+    ) -> Poll<io::Result<usize>> {
+        let to = Name::of(to)?.addr;
+        self.ports.poll_write(cx, |fd| send_to(fd, data, &to))
     }
 
     /// Sends a datagram with copies of the descriptors, to the peer of a
