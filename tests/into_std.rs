@@ -3,13 +3,13 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
 use common::bytes::{check, pattern};
 use common::futures::give_up;
-use common::{eventually_async, everywhere, listen, pair, std_pair};
+use common::{eventually_async, everywhere, is_registered, listen, pair, std_pair};
 use isochrome::net::{TcpListener, TcpStream, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
 use isochrome::{Runtime, yield_now};
 
@@ -21,17 +21,6 @@ fn is_blocking(fd: BorrowedFd<'_>) -> bool {
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     assert!(flags >= 0);
     flags & libc::O_NONBLOCK == 0
-}
-
-/// Whether an epoll set of this process tells of the descriptor.
-fn is_registered(fd: RawFd) -> bool {
-    let sets = std::fs::read_dir("/proc/self/fdinfo").expect("proc is mounted");
-    let named = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next() == Some("tfd:") && words.next() == Some(&fd.to_string())
-    };
-    sets.filter_map(|set| std::fs::read_to_string(set.unwrap().path()).ok())
-        .any(|set| set.lines().any(named))
 }
 
 /// Sends the pattern in pieces from a thread, to meet whatever is going on.

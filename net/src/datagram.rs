@@ -103,6 +103,10 @@ impl Ports {
         self.write.poll_io(cx, Interest::Write, call)
     }
 
+    pub(crate) fn try_clone(&self) -> io::Result<Ports> {
+        Ok(Ports::of(self.read.descriptor().duplicate()?))
+    }
+
     pub(crate) async fn readable(&self) -> io::Result<()> {
         ready(&self.read, Interest::Read).await
     }
@@ -169,9 +173,31 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
 
 /// What a socket has whose directions are in a field `ports`, and which sends
 /// by `send`.
+/// `$shared` are its other fields, which its clones share.
 macro_rules! message_socket {
-    ($type:ident) => {
+    ($type:ident $(, $shared:ident)*) => {
         impl $type {
+            /// Another descriptor of the same socket: dup(2), of the same
+            /// runtime and with a registration of its own. Each message goes to
+            /// one of the two; options, the peer and the ends of
+            /// shutdown(2) are the socket's, and so those of both. It is closed
+            /// with the last descriptor.
+            ///
+            /// Tasks can share a socket by `&` or an
+            /// [`Arc`](std::sync::Arc), which takes no descriptor. One of the two
+            /// that is dropped on another thread, or outside of `block_on`, is
+            /// closed when the worker gets to it.
+            ///
+            /// # Errors
+            ///
+            /// If no descriptor is left.
+            pub fn try_clone(&self) -> ::std::io::Result<$type> {
+                Ok($type {
+                    ports: self.ports.try_clone()?,
+                    $($shared: self.$shared.clone(),)*
+                })
+            }
+
             /// [`send`](Self::send) on the spot.
             ///
             /// # Errors

@@ -33,12 +33,16 @@ pub struct Listener<F> {
 
 impl<F: Family> Listener<F> {
     pub(crate) fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<Listener<F>> {
-        Ok(Listener {
-            accept: Port::new(Descriptor::new(fd, runtime)?),
+        Ok(Listener::of(Descriptor::new(fd, runtime)?))
+    }
+
+    fn of(descriptor: Arc<Descriptor>) -> Listener<F> {
+        Listener {
+            accept: Port::new(descriptor),
             pressure: Pressure::new(),
             rest: Mutex::default(),
             family: PhantomData,
-        })
+        }
     }
 
     /// The next connection, and where it comes from.
@@ -107,6 +111,28 @@ impl<F: Family> Listener<F> {
         Incoming {
             asker: Asker::new(self),
         }
+    }
+
+    /// Another descriptor of the same listener: dup(2), of the same runtime and
+    /// with a registration of its own. Each connection goes to one of the two,
+    /// and stays with it: on the proactor, who has once begun to accept is
+    /// given what comes next, whoever waits, and closes what nobody took when it
+    /// is dropped. The socket listens until the last descriptor is closed.
+    ///
+    /// Tasks can share a listener by `&` or an [`Arc`], which takes no
+    /// descriptor; for one on each worker see
+    /// [`bind_group`](crate::TcpListener::bind_group). One of the two that is
+    /// dropped on another thread, or outside of `block_on`, is closed when the
+    /// worker gets to it.
+    ///
+    /// Both have to leave the runtime before one is used that did: its mode,
+    /// blocking, is that of both, and accept(2) would block a worker.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Listener<F>> {
+        Ok(Listener::of(self.accept.descriptor().duplicate()?))
     }
 
     /// How often accepting had to rest because no descriptor or no memory was

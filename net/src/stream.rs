@@ -243,6 +243,28 @@ impl<F: Family> StreamSocket<F> {
         F::addr(self.socket().peer_addr()?)
     }
 
+    /// Another descriptor of the same connection: dup(2), of the same runtime
+    /// and with a registration of its own. Options and the ends of
+    /// [`shutdown`](StreamSocket::shutdown) are the connection's, and so those
+    /// of both. It is closed with the last descriptor.
+    ///
+    /// **Receive by one of the two.** What one has received and not handed out
+    /// stays with it, and is lost to the other if that one is dropped. On the
+    /// proactor that may be more than was asked for: who has once begun to
+    /// receive is given what comes next, whoever waits.
+    ///
+    /// Tasks can share a connection by `&`, an [`Arc`], or
+    /// [`into_split`](StreamSocket::into_split), which take no descriptor and
+    /// have one order for all. One of the two that is dropped on another
+    /// thread, or outside of `block_on`, is closed when the worker gets to it.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<StreamSocket<F>> {
+        Ok(StreamSocket::on(self.descriptor().duplicate()?))
+    }
+
     /// Two borrowed halves, for code that wants one for each direction: both
     /// directions of `&self` can be used as well.
     pub fn split(&mut self) -> (ReadRef<'_, F>, WriteRef<'_, F>) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
@@ -42,7 +42,7 @@ const TCP: u8 = 2;
 /// What few descriptors have.
 #[derive(Default)]
 struct Few {
-    /// Who gets the descriptor in the end, if not the kernel.
+    /// Who gets the descriptor in the end, and it leaves its driver before.
     heir: OnceLock<Arc<Heir>>,
     /// The operations of two more ports.
     aside: OnceLock<Within>,
@@ -57,6 +57,8 @@ type Heir = Mutex<Inheritance>;
 
 #[derive(Default)]
 struct Inheritance {
+    /// Somebody reclaims the descriptor, or did.
+    claimed: bool,
     fd: Option<OwnedFd>,
     waker: Option<Waker>,
 }
@@ -137,14 +139,38 @@ impl Descriptor {
         })
     }
 
+    /// Another descriptor of the same open file, which is close-on-exec: dup(2).
+    /// It is of the same runtime, in the same mode, and has operations and a
+    /// registration of its own.
+    ///
+    /// From now on, both leave their driver before they are closed
+    /// ([`Driver::release`](crate::driver::Driver::release)): an epoll set
+    /// forgets a file with its last descriptor only, and would go on to tell of
+    /// one that is gone. So one that is dropped on another thread, or outside of
+    /// `block_on`, is closed when the worker gets to it.
+    ///
+    /// # Errors
+    ///
+    /// What fcntl(2) answers: no descriptor is left.
+    pub fn duplicate(&self) -> io::Result<Arc<Descriptor>> {
+        let fd = self.as_fd().try_clone_to_owned()?;
+        let twin = Descriptor::make(fd.into_raw_fd(), self.is_tcp(), &self.runtime);
+        // Whoever inherits is told of after the driver; nobody has to.
+        self.heir();
+        twin.heir();
+        Ok(twin)
+    }
+
     /// The descriptor itself, when nobody else has it any more: the last
     /// operation on it has ended then. For one of several callers at most;
     /// `None` for the others, and for the working directory.
     ///
     /// Dropping the future closes it then.
     pub fn reclaim(self: Arc<Self>) -> impl Future<Output = Option<OwnedFd>> + Send {
-        let heir = Arc::new(Heir::default());
-        let first = self.few().heir.set(heir.clone()).is_ok() && self.fd >= 0;
+        let heir = self.heir().clone();
+        let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
+        let first = !mem::replace(&mut inheritance.claimed, true) && self.fd >= 0;
+        drop(inheritance);
         // Perhaps the last.
         drop(self);
         poll_fn(move |cx| {
@@ -216,6 +242,11 @@ impl Descriptor {
 
     fn few(&self) -> &Few {
         self.few.get_or_init(Box::default)
+    }
+
+    /// Who gets the descriptor in the end: the kernel, if nobody reclaims it.
+    fn heir(&self) -> &Arc<Heir> {
+        self.few().heir.get_or_init(Arc::default)
     }
 
     /// The slots aside, if they were made.

@@ -101,8 +101,9 @@ pub trait Driver {
         let _ = token;
     }
 
-    /// As [`forget`](Driver::forget), of a descriptor that is not closed but
-    /// somebody else's from now on: what is to end with it has to be ended.
+    /// As [`forget`](Driver::forget), of a descriptor whose open file stays: it
+    /// is somebody else's from now on, or has other descriptors. What is to end
+    /// with it has to be ended.
     fn release(&mut self, token: u64, fd: BorrowedFd<'_>) {
         let _ = fd;
         self.forget(token);

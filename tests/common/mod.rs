@@ -13,7 +13,7 @@ pub(crate) mod local;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::abort;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard};
@@ -159,6 +159,17 @@ pub(crate) fn descriptors_return_to(before: &[String]) {
         );
         thread::yield_now();
     }
+}
+
+/// Whether an epoll set of this process tells of the descriptor.
+pub(crate) fn is_registered(fd: RawFd) -> bool {
+    let sets = std::fs::read_dir("/proc/self/fdinfo").expect("proc is mounted");
+    let named = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("tfd:") && words.next() == Some(&fd.to_string())
+    };
+    sets.filter_map(|set| std::fs::read_to_string(set.unwrap().path()).ok())
+        .any(|set| set.lines().any(named))
 }
 
 /// Waits until `attempt` says yes, on a thread.

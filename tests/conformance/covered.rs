@@ -17,7 +17,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("custom.rs", &["conformance/polls.rs", "custom.rs"]),
     (
         "datagram.rs",
-        &["conformance/polls.rs", "conformance/readiness.rs", "udp.rs"],
+        &[
+            "conformance/polls.rs",
+            "conformance/readiness.rs",
+            "udp.rs",
+            "clones.rs",
+        ],
     ),
     ("inherited.rs", &["handed_over.rs"]),
     (
@@ -26,6 +31,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "conformance/tcp.rs",
             "conformance/unix.rs",
             "accept.rs",
+            "clones.rs",
             "tcp.rs",
         ],
     ),
@@ -36,6 +42,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "conformance/polls.rs",
             "conformance/pipes.rs",
             "conformance/readiness.rs",
+            "clones.rs",
             "pipe.rs",
         ],
     ),
@@ -58,6 +65,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "conformance/polls.rs",
             "conformance/tcp.rs",
             "conformance/unix.rs",
+            "clones.rs",
             "tcp_stream.rs",
             "unix_stream.rs",
         ],

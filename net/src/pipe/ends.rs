@@ -443,6 +443,26 @@ macro_rules! end {
                 Ok($end { port })
             }
 
+            /// Another descriptor of the same end: dup(2), of the same runtime
+            /// and with a registration of its own. The end is gone when all its
+            /// descriptors are: to be sure of that, drop all clones. One that is
+            /// dropped on another thread, or outside of `block_on`, is closed
+            /// when the worker gets to it.
+            ///
+            /// Tasks can share an end by `&` or an [`Arc`](std::sync::Arc), which
+            /// takes no descriptor. Both descriptors have to leave the runtime
+            /// before one is used that did
+            /// ([`into_blocking_fd`](Self::into_blocking_fd)): the mode is that
+            /// of both, and the one that is here would block a worker.
+            ///
+            /// # Errors
+            ///
+            /// If no descriptor is left.
+            pub fn try_clone(&self) -> io::Result<$end> {
+                let port = Port::new(self.port.descriptor().duplicate()?);
+                Ok($end { port })
+            }
+
             /// The descriptor, in blocking mode, for a child or whoever else. It
             /// is free once the last wait that was given up has ended.
             ///

@@ -4,6 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
@@ -31,10 +32,10 @@ pub struct UnixDatagram {
     ports: Ports,
     /// No more is to be received: to who does not block the kernel does not
     /// say so, but EAGAIN for ever.
-    ended: AtomicBool,
+    ended: Arc<AtomicBool>,
 }
 
-message_socket!(UnixDatagram);
+message_socket!(UnixDatagram, ended);
 buffer_options!(UnixDatagram);
 peer_process!(UnixDatagram);
 take_error!(UnixDatagram);
@@ -111,7 +112,7 @@ impl UnixDatagram {
     fn on(fd: OwnedFd, runtime: &Handle) -> io::Result<UnixDatagram> {
         Ok(UnixDatagram {
             ports: Ports::on(fd, runtime)?,
-            ended: AtomicBool::new(false),
+            ended: Arc::default(),
         })
     }
 
@@ -326,7 +327,9 @@ impl UnixDatagram {
 
     /// Ends one direction or both: shutdown(2). After the reading half was
     /// ended, what is there is received, and then empty datagrams of nobody,
-    /// as in std; by the calls that try, `WouldBlock`.
+    /// as in std; by the calls that try, `WouldBlock`. (Its
+    /// [clones](UnixDatagram::try_clone) know; who has a descriptor of their own,
+    /// say by std, tells nobody here.)
     ///
     /// # Errors
     ///

@@ -111,7 +111,9 @@ impl UnixSeqpacket {
 
     /// The socket itself, in blocking mode, when the last wait that was given
     /// up has ended: std has no type for these. Messages that wait in the
-    /// kernel stay there, and timestamps are off (SO_TIMESTAMPNS).
+    /// kernel stay there, and timestamps are off (SO_TIMESTAMPNS): also for
+    /// [clones](UnixSeqpacket::try_clone), to which an empty message looks like
+    /// the end then.
     ///
     /// Dropping the future closes the socket.
     ///
