@@ -41,7 +41,9 @@ pub fn listen_fds() -> io::Result<Vec<ListenFd>> {
     Ok(taken.map(|(name, fd)| ListenFd { name, fd }).collect())
 }
 
-/// A descriptor that was handed over: [`listen_fds`].
+/// A descriptor that was handed over: [`listen_fds`]. One that is neither kind
+/// of listener is had as an [`OwnedFd`]: a UDP socket, say, is
+/// `UdpSocket::from_std(OwnedFd::from(given).into())`.
 #[derive(Debug)]
 pub struct ListenFd {
     name: String,

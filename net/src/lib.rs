@@ -4,6 +4,33 @@
 //! driver. All calls take `&self`: a socket can be used by several tasks at
 //! once, moved between colors, and polled by any executor; it works on the
 //! runtime that it was made in.
+//!
+//! # What is not here
+//!
+//! And what to use instead, for who comes from std, tokio or smol:
+//!
+//! * Timeouts of a socket (`set_read_timeout`):
+//!   [`timeout`](isochrome_runtime::time::timeout) around any call. What is
+//!   given up is said at each; receiving loses nothing.
+//! * `set_nonblocking`: the calls that begin with `try_`. The mode of a socket
+//!   is the driver's.
+//! * `ready`, `try_io`, `async_io`: `readable` and `writable`, then a call that
+//!   tries. Nothing has to be cleared, because each wait asks anew. What they
+//!   mean for system calls of one's own is said there; for a descriptor of
+//!   another kind there is [`Async`].
+//! * `Clone`: `&` and [`Arc`](std::sync::Arc) share a socket between tasks;
+//!   `try_clone` makes a second descriptor.
+//! * `Into<OwnedFd>`, `IntoRawFd`: `into_std`, which waits for what is in
+//!   flight. `FromRawFd`, `From<OwnedFd>`: `from_std` of std's type, which is
+//!   made of any descriptor.
+//! * `read_buf`, `recv_buf`: [`recv`](StreamSocket::recv) of a stream lends a
+//!   buffer of the runtime's; `read_owned` takes one's own along.
+//! * Lines, and other buffered reading: the traits of futures or tokio by the
+//!   features `futures-io` and `tokio-io`, and their `BufReader`.
+//! * Names where datagrams go: [`resolve`] first.
+//! * Options that have no method: `socket2::SockRef::from(&socket)`; before a
+//!   UDP socket is bound: `socket2`, then `from_std`. Those of a listener
+//!   (IPV6_V6ONLY): [`TcpSocket`].
 
 // Allowed in `sys` alone.
 #![deny(unsafe_code)]

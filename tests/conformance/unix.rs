@@ -23,6 +23,7 @@ everywhere!(
     names_of_streams,
     names_of_datagrams,
     names_of_seqpackets,
+    clients_with_a_name,
     streams,
     streams_that_end,
     streams_without_a_connection,
@@ -159,6 +160,53 @@ fn twins() -> Twins {
         to_ours,
         to_std,
     }
+}
+
+/// Clients that have a name, against sockets that are bound and connected by
+/// system calls.
+fn clients_with_a_name(rt: Runtime) {
+    let place = Place::new();
+    rt.block_on(async {
+        let path = |name: &str| place.path(name).to_str().unwrap().to_owned();
+        let bound = |kind, from: &str, to: &str| {
+            let socket = Socket::new(Domain::UNIX, kind, None)?;
+            socket.bind(&SockAddr::unix(from)?)?;
+            socket.connect(&SockAddr::unix(to)?)
+        };
+        let listener = UnixListener::bind(path("streams")).unwrap();
+        let packets = UnixSeqpacketListener::bind(path("packets")).unwrap();
+        for from in [path("client"), abstract_name()] {
+            let client = UnixStream::connect_from(&from, path("streams"))
+                .await
+                .unwrap();
+            let (served, peer) = listener.accept().await.unwrap();
+            assert_eq!(
+                peer.as_pathname(),
+                client.local_addr().unwrap().as_pathname()
+            );
+            assert!(!peer.is_unnamed());
+            client.write_all(b"x").await.unwrap();
+            served.read_exact(&mut [0]).await.unwrap();
+            // In use.
+            let again = UnixStream::connect_from(&from, path("streams")).await;
+            same_error(again, bound(Type::STREAM, &from, &path("streams")));
+        }
+        let from = path("other");
+        let client = UnixSeqpacket::connect_from(&from, path("packets"))
+            .await
+            .unwrap();
+        let (served, peer) = packets.accept().await.unwrap();
+        assert_eq!(peer.as_pathname(), Some(place.path("other").as_path()));
+        client.send(b"x").await.unwrap();
+        assert_eq!(served.recv(&mut [0]).await.unwrap().unwrap().len, 1);
+        let again = UnixSeqpacket::connect_from(&from, path("packets")).await;
+        same_error(again, bound(Type::SEQPACKET, &from, &path("packets")));
+        // Nobody is there; what was bound stays.
+        let to = path("nobody");
+        let ours = UnixStream::connect_from(path("late"), &to).await;
+        same_error(ours, bound(Type::STREAM, &path("late of std"), &to));
+        assert!(place.path("late").exists());
+    });
 }
 
 fn streams(rt: Runtime) {

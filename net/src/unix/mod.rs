@@ -19,7 +19,7 @@ use std::io;
 use std::time::Duration;
 
 use isochrome_runtime::Handle;
-use socket2::{Socket, Type};
+use socket2::Socket;
 
 use addr::Name;
 
@@ -28,12 +28,11 @@ use addr::Name;
 /// time until a connection is accepted.
 const REST: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
-/// Connects. connect(2) of a local socket is done on the spot or not at all;
+/// Connects a socket, which is non-blocking. connect(2) of a local socket is done on the spot or not at all;
 /// if the listener's queue is full, the kernel tells nobody when that is over,
 /// so that it is tried again and again.
-async fn connected(kind: Type, to: impl ToUnixAddr, runtime: &Handle) -> io::Result<Socket> {
+async fn connected(socket: Socket, to: impl ToUnixAddr, runtime: &Handle) -> io::Result<Socket> {
     let name = Name::of(to)?;
-    let socket = bind::socket(kind)?;
     let (mut rest, longest) = REST;
     loop {
         match socket.connect(&name.addr) {

@@ -82,7 +82,26 @@ impl UnixSeqpacket {
     /// whether the file is stale; if the name is none; outside a runtime.
     pub async fn connect(to: impl ToUnixAddr) -> io::Result<UnixSeqpacket> {
         let runtime = crate::runtime()?;
-        let socket = connected(Type::SEQPACKET, to, &runtime).await?;
+        let socket = connected(bind::socket(Type::SEQPACKET)?, to, &runtime).await?;
+        Ok(UnixSeqpacket::on(Descriptor::new(socket.into(), &runtime)?))
+    }
+
+    /// As [`connect`](UnixSeqpacket::connect), from a name of one's own, which the other
+    /// end is told as its peer's. Its file stays behind when the connection is
+    /// closed, unless a [`SocketFile`](crate::SocketFile) sees to it.
+    ///
+    /// Dropping the future gives the attempt up and closes its socket; the file
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// As for `connect`, and as for the `bind` of a listener.
+    pub async fn connect_from(
+        from: impl ToUnixAddr,
+        to: impl ToUnixAddr,
+    ) -> io::Result<UnixSeqpacket> {
+        let runtime = crate::runtime()?;
+        let socket = connected(bind::bound(Type::SEQPACKET, from)?, to, &runtime).await?;
         Ok(UnixSeqpacket::on(Descriptor::new(socket.into(), &runtime)?))
     }
 
@@ -265,6 +284,11 @@ impl UnixSeqpacket {
 
 impl UnixSeqpacketListener {
     /// Listens on a path, or an abstract name (see [`ToUnixAddr`]).
+    ///
+    /// Who may connect is said by the permissions of the file, which the umask
+    /// decides. To say it in another way without a gap, put the file into a
+    /// directory that is closed to others. An abstract name is open to all of
+    /// the network namespace.
     ///
     /// # Errors
     ///
