@@ -201,6 +201,46 @@ fn every_public_call_is_made_by_a_test() {
     assert!(missing.is_empty(), "no test of its row makes: {missing:#?}");
 }
 
+/// Traits and types that the table of the surface names beside calls, and what
+/// is the runtime's.
+const NO_CALLS: &[&str] = &["&", "Arc", "Async", "TcpSocket", "TryFrom", "timeout"];
+
+#[test]
+fn the_table_of_the_surface_names_what_is_there() {
+    let _alone = crate::common::alone();
+    let house = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&house.join("net/src"), &mut files);
+    let sources: Vec<_> = files
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("a source"))
+        .collect();
+    let there: Vec<_> = sources.iter().flat_map(|source| calls(source)).collect();
+    let table = fs::read_to_string(house.join("docs/surface.md")).expect("the table");
+    let mut named = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        let columns: Vec<_> = line.split(" | ").collect();
+        let [theirs, ours] = columns[..] else {
+            panic!("not two columns: {line}");
+        };
+        // Where it is the same, what it is called there.
+        let cells = match ours.starts_with("the same") {
+            true => [theirs, ours],
+            false => [ours, ""],
+        };
+        for name in cells
+            .iter()
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        {
+            let name = name.rsplit("::").next().expect("a name");
+            let known = NO_CALLS.contains(&name) || there.contains(&name);
+            assert!(known, "`{name}` is not there: {line}");
+            named += 1;
+        }
+    }
+    assert!(named > 100, "the table has been read");
+}
+
 #[test]
 fn calls_are_found() {
     let source = "
