@@ -532,6 +532,16 @@ fn an_address_in_use_is_one_line() {
 }
 
 #[test]
+fn a_client_that_cannot_print_says_so_in_one_line() {
+    let args = ["127.0.0.1:1", "--connections", "1"];
+    let (status, _, stderr) = Process::start_with_full_stdout("echo_client", &args).end();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(stderr.len(), 1, "{stderr:?}");
+    let expected = "echo_client: cannot print the summary: No space left";
+    assert!(stderr[0].starts_with(expected), "{stderr:?}");
+}
+
+#[test]
 fn a_proactor_that_is_refused_is_one_line() {
     let args = ["127.0.0.1:0", "--driver", "proactor"];
     let (status, stdout, stderr) = Process::start_without_io_uring("echo_server", &args).end();

@@ -26,7 +26,7 @@ mod pattern;
 mod session;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ fn run(args: &Args) -> Result<(), String> {
     raise_descriptor_limit();
     let runtime = cli::runtime(args.driver, args.workers).map_err(|e| e.to_string())?;
     let summary = runtime.block_on(load(args));
-    println!("{summary}");
+    writeln!(io::stdout(), "{summary}").map_err(|e| format!("cannot print the summary: {e}"))?;
     summary.verdict()
 }
 

@@ -2,19 +2,24 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+use std::num::IntErrorKind;
 
 /// What can be turned into socket addresses: addresses at once, names by the
 /// system's resolver.
 ///
 /// Implemented for [`SocketAddr`] and its kin, slices of them, `(ip, port)`,
 /// and for `"host:port"` and `("host", port)`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no address",
+    note = "write `\"host:port\"`, `(\"host\", port)`, or a `SocketAddr`"
+)]
 pub trait ToAddrs: sealed::Sealed {}
 
 pub(crate) enum Addrs {
     Known(Vec<SocketAddr>),
     /// A name with its port.
     Name(String, u16),
-    /// Neither.
+    /// Neither, and why.
     Malformed(String),
 }
 
@@ -63,9 +68,14 @@ impl sealed::Sealed for str {
             return Addrs::Known(vec![addr]);
         }
         let parts = self.rsplit_once(':');
-        match parts.map(|(host, port)| (host, port.parse())) {
+        match parts.map(|(host, port)| (host, port.parse::<u16>())) {
             Some((host, Ok(port))) => (host, port).addrs(),
-            _ => Addrs::Malformed(self.to_owned()),
+            Some((_, Err(e))) if *e.kind() == IntErrorKind::PosOverflow => {
+                Addrs::Malformed(format!("the port of `{self}` is above 65535"))
+            }
+            _ => Addrs::Malformed(format!(
+                "`{self}` is no address: write IP:PORT or HOST:PORT"
+            )),
         }
     }
 }
@@ -134,9 +144,8 @@ pub async fn resolve(what: impl ToAddrs) -> io::Result<Vec<SocketAddr>> {
         }
         Addrs::Known(known) => return Ok(known),
         Addrs::Name(host, port) => (host, port),
-        Addrs::Malformed(text) => {
-            let message = format!("`{text}` is no address: write IP:PORT or HOST:PORT");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        Addrs::Malformed(why) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
     };
     let name = host.clone();
@@ -181,8 +190,19 @@ mod tests {
         }
         assert!(matches!(("::1", 80).addrs(), Addrs::Known(_)));
         assert!(matches!("localhost:80".addrs(), Addrs::Name(h, 80) if h == "localhost"));
-        for bad in ["localhost", "localhost:http", "127.0.0.1"] {
-            assert!(matches!(bad.addrs(), Addrs::Malformed(_)), "{bad}");
+        for bad in [
+            "localhost",
+            "localhost:http",
+            "127.0.0.1",
+            "127.0.0.1:-1",
+            "",
+        ] {
+            let said = format!("`{bad}` is no address: write IP:PORT or HOST:PORT");
+            assert!(matches!(bad.addrs(), Addrs::Malformed(why) if why == said));
+        }
+        for high in ["localhost:65536", "127.0.0.1:99999"] {
+            let said = format!("the port of `{high}` is above 65535");
+            assert!(matches!(high.addrs(), Addrs::Malformed(why) if why == said));
         }
     }
 }

@@ -93,11 +93,9 @@ use std::io;
 
 use isochrome_runtime::Handle;
 
-/// The runtime that a new socket will belong to.
+/// The runtime that a new socket or file will belong to.
 fn runtime() -> io::Result<Handle> {
     Handle::current().ok_or_else(|| {
-        io::Error::other(
-            "no isochrome runtime on this thread: make sockets in a task, or in `block_on`",
-        )
+        io::Error::other("no isochrome runtime on this thread: do this in a task, or in `block_on`")
     })
 }

@@ -104,6 +104,17 @@ impl Process {
         Process::run(&mut command)
     }
 
+    /// Starts it with a stdout to which nothing can be written.
+    pub(crate) fn start_with_full_stdout(example: &str, args: &[&str]) -> Process {
+        let mut command = Command::new("sh");
+        let script = "exec \"$0\" \"$@\" >/dev/full";
+        command
+            .args(["-c", script])
+            .arg(path_of(example))
+            .args(args);
+        Process::run(&mut command)
+    }
+
     /// Starts it with a listener handed over as systemd does it.
     pub(crate) fn start_with(listener: &impl AsRawFd, example: &str, args: &[&str]) -> Process {
         let fd = listener.as_raw_fd();

@@ -42,17 +42,29 @@ use std::sync::Arc;
 /// The slice that [`bytes`](IoBuf::bytes) returns must stay where it is, valid
 /// and unchanged, when the value is moved, until the value is dropped or is
 /// borrowed mutably.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no buffer that can be handed over",
+    note = "what the kernel uses must not be borrowed, and must not move with the value: give a `Vec<u8>`, a `Box`, or what is `'static`",
+    note = "borrowed bytes are for the calls that take a slice, such as `write_all`"
+)]
 pub unsafe trait IoBuf: Send + 'static {
     /// The bytes that are sent.
     fn bytes(&self) -> &[u8];
 }
 
-/// An owned buffer that can be written to.
+/// An owned buffer that can be written to, as far as it is long: reading into a
+/// `Vec<u8>` takes at most its length, and so nothing into one that has only
+/// capacity. Begin with `vec![0; 4096]`.
 ///
 /// # Safety
 ///
 /// As for [`IoBuf`], for the slice that [`bytes_mut`](IoBufMut::bytes_mut)
 /// returns.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no buffer that can be handed over to be filled",
+    note = "what the kernel uses must not be borrowed, and must not move with the value: give a `Vec<u8>` or a `Box`",
+    note = "borrowed memory is for the calls that take a slice, such as `read` of a connection"
+)]
 pub unsafe trait IoBufMut: IoBuf {
     /// The bytes that may be overwritten: for a `Vec<u8>` its current length,
     /// not its spare capacity.
