@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use isochrome_runtime::time::{sleep, sleep_until, timeout};
+use isochrome_runtime::time::{interval, sleep, sleep_until, timeout};
 use isochrome_runtime::{Builder, Color, yield_now};
 use support::{Event, World, runtime};
 
@@ -23,6 +23,8 @@ mod workers {
         a_sleep_moves_to_another_color,
         a_sleep_outlives_its_runtime,
         a_sleep_that_moved_ends_without_its_first_runtime,
+        a_sleep_is_reset_to_sooner_and_to_later,
+        an_interval_ticks_at_its_multiples,
     );
 }
 
@@ -193,4 +195,73 @@ fn a_sleep_that_moved_ends_without_its_first_runtime(workers: usize) {
     second.block_on(waits.wait());
     drop(first);
     second.block_on(task).unwrap();
+}
+
+fn a_sleep_is_reset_to_sooner_and_to_later(workers: usize) {
+    let rt = runtime(workers);
+    rt.block_on(async {
+        let start = Instant::now();
+        let mut moved = pin!(sleep(Duration::from_secs(3600)));
+        let once = |moved: &mut std::pin::Pin<&mut isochrome_runtime::time::Sleep>,
+                    cx: &mut std::task::Context<'_>| moved.as_mut().poll(cx);
+        poll_fn(|cx| {
+            assert!(once(&mut moved, cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        moved.reset(start + ms(5));
+        moved.as_mut().await;
+        assert!(start.elapsed() >= ms(5));
+        // It has ended, and can be used again.
+        let again = Instant::now() + ms(5);
+        moved.reset(again);
+        assert_eq!(moved.deadline(), again);
+        moved.as_mut().await;
+        assert!(Instant::now() >= again);
+        // To later, after it was polled: the first end is no end.
+        let start = Instant::now();
+        moved.reset(start + ms(1));
+        poll_fn(|cx| {
+            let _ = once(&mut moved, cx);
+            Poll::Ready(())
+        })
+        .await;
+        moved.reset(start + ms(10));
+        moved.as_mut().await;
+        assert!(start.elapsed() >= ms(10));
+    });
+}
+
+fn an_interval_ticks_at_its_multiples(workers: usize) {
+    let rt = runtime(workers);
+    rt.block_on(async {
+        let start = Instant::now();
+        let mut ticks = interval(ms(3));
+        let first = ticks.tick().await;
+        assert!(first >= start + ms(3));
+        let mut last = first;
+        for _ in 0..5 {
+            // Giving up loses no tick.
+            let _ = timeout(ms(0), ticks.tick()).await;
+            let tick = ticks.tick().await;
+            assert!(tick <= Instant::now(), "early");
+            assert!(tick >= last + ms(3));
+            assert_eq!((tick - first).as_micros() % 3_000, 0);
+            last = tick;
+        }
+        // Who comes late gets one tick for those that were missed.
+        std::thread::sleep(ms(10));
+        let late = Instant::now();
+        assert!(ticks.tick().await <= late);
+        assert!(ticks.tick().await > late);
+        let start = Instant::now();
+        ticks.reset();
+        assert!(ticks.tick().await >= start + ms(3));
+    });
+}
+
+#[test]
+#[should_panic(expected = "an interval of no time would never wait")]
+fn an_interval_of_no_time_is_refused() {
+    drop(interval(Duration::ZERO));
 }

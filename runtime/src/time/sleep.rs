@@ -23,9 +23,12 @@ use crate::worker::Worker;
 ///
 /// When it is first polled, if the thread is in no runtime.
 pub fn sleep(duration: Duration) -> Sleep {
-    let now = Instant::now();
-    // An end beyond what the clock can say is as good as never.
-    sleep_until(now.checked_add(duration).unwrap_or_else(|| now + FOREVER))
+    sleep_until(later(Instant::now(), duration))
+}
+
+/// An end beyond what the clock can say is as good as never.
+pub(super) fn later(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration).unwrap_or_else(|| now + FOREVER)
 }
 
 /// Thirty years.
@@ -77,6 +80,14 @@ impl Sleep {
     /// Whether it has ended, by the clock.
     pub fn is_elapsed(&self) -> bool {
         Instant::now() >= self.deadline
+    }
+
+    /// Makes it end at another time, also when it has ended already: it is to
+    /// be polled again then. A time limit that begins anew with each byte needs
+    /// no new `Sleep` for each.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        self.timer = None;
     }
 
     fn start(&mut self, cx: &Context<'_>) {
