@@ -15,7 +15,7 @@ use isochrome::net::{
     Serve, ServeHandle, ServeStats, Session, TcpListener, TcpStream, Unix, UnixListener,
     UnixSeqpacket, UnixSeqpacketListener, UnixStream, serve,
 };
-use isochrome::{Color, Runtime, spawn};
+use isochrome::{Builder, Color, Report, Runtime, spawn};
 
 /// Long for whoever waits for it, and never over by itself in a test.
 const NEVER: Duration = Duration::from_secs(600);
@@ -517,3 +517,38 @@ on_both_drivers!(
     a_storm_of_resets_leaves_nothing,
     what_cannot_be_done_in_time_is_shed,
 );
+
+/// What the library spawns for a handler is told by the place in the program.
+#[test]
+fn a_handler_that_takes_long_is_reported_with_the_place_of_serve() {
+    const LIMIT: Duration = Duration::from_millis(5);
+    let _alone = common::alone();
+    let _watchdog = common::Watchdog::start("a handler that takes long");
+    let (tell, told) = std::sync::mpsc::channel();
+    let rt = Builder::new()
+        .workers(2)
+        .long_poll(LIMIT)
+        .on_report(move |report| drop(tell.send(report.clone())))
+        .build()
+        .unwrap();
+    rt.block_on(async {
+        let listener = TcpListener::bind(LOCAL).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let handler = |_: TcpStream, _| async move {
+            thread::sleep(4 * LIMIT);
+            Ok(())
+        };
+        let (server, line) = (serve(listener, handler), line!());
+        let handle = server.handle();
+        let running = spawn(server.run());
+        TcpStream::connect(address).await.unwrap();
+        let ours = |report: &Report| {
+            // A busy machine makes others long.
+            matches!(report, Report::LongPoll { spawned_at, .. }
+                if spawned_at.file().ends_with("tests/serve.rs") && spawned_at.line() == line)
+        };
+        common::eventually_async("a report", || told.try_iter().any(|report| ours(&report))).await;
+        handle.close();
+        running.await.unwrap().unwrap();
+    });
+}

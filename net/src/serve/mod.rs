@@ -15,12 +15,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use isochrome_runtime::{AbortHandle, Handle, spawn_apart};
+use isochrome_runtime::{AbortHandle, Handle};
 
 use crate::family::Family;
 use crate::listener::Listener;
@@ -68,6 +69,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A handler's error is counted ([`ServeStats::failed`]) and dropped: what is to
+/// be logged of it, the handler logs. Reports of polls that take long name the
+/// place of this call.
+#[track_caller]
 pub fn serve<F, H, R>(listener: Listener<F>, handler: H) -> Serve<H, F>
 where
     F: Family,
@@ -79,6 +85,7 @@ where
         handler: Arc::new(handler),
         limits: Limits::default(),
         shared: Arc::default(),
+        at: Location::caller(),
     }
 }
 
@@ -89,6 +96,9 @@ pub struct Serve<H, F: Family = Tcp> {
     handler: Arc<H>,
     limits: Limits,
     shared: Arc<Shared>,
+    /// Where the program asked for it, which is where reports say that the
+    /// tasks of the connections were spawned.
+    at: &'static Location<'static>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -259,6 +269,7 @@ where
             handler,
             limits,
             shared,
+            at,
         } = self;
         let mut closing = Hearer::new(shared.closing.clone());
         let runtime = Handle::current().unwrap_or_else(|| listener.runtime().clone());
@@ -275,7 +286,7 @@ where
             });
             match next.await {
                 Some(Ok((stream, peer))) => {
-                    start::<F, _, _>(&runtime, &shared, limits, &handler, stream, peer)
+                    start::<F, _, _>(&runtime, at, &shared, limits, &handler, stream, peer)
                 }
                 Some(Err(e)) => break Err(e),
                 None => break Ok(()),
@@ -301,6 +312,7 @@ where
 /// Spawns what serves a connection.
 fn start<F, H, R>(
     runtime: &Handle,
+    at: &'static Location<'static>,
     shared: &Arc<Shared>,
     limits: Limits,
     handler: &Arc<H>,
@@ -334,11 +346,7 @@ fn start<F, H, R>(
         });
         place.outcome = end.await;
     };
-    let task = match Handle::current() {
-        // Where new colors are to begin.
-        Some(_) => spawn_apart(task),
-        None => runtime.spawn_apart(task),
-    };
+    let task = runtime.spawn_apart_at(at, task);
     // It may have ended by now.
     if let Some(abort) = shared.lock().open.get_mut(&number) {
         *abort = Some(task.abort_handle());

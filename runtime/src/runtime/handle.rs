@@ -79,6 +79,33 @@ impl Handle {
         new.handle
     }
 
+    /// As the free function [`spawn_apart`] on this runtime, from any thread,
+    /// for what spawns tasks on behalf of somebody else: the task is said to be
+    /// spawned `at` that place ([`Report::LongPoll`](crate::Report::LongPoll),
+    /// errors of holds), and not where this is called.
+    ///
+    /// If the runtime is shutting down, the future is dropped and the handle
+    /// gives an error that says so.
+    pub fn spawn_apart_at<F>(
+        &self,
+        at: &'static Location<'static>,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let home = Worker::with(|worker| {
+            let worker = worker.filter(|worker| worker.is_of(&self.0));
+            worker.map_or_else(|| self.0.any_worker(), Worker::home_of_new)
+        });
+        let color = Core::apart(self, false, home);
+        // SAFETY: the future and its output are `Send` and `'static`.
+        let new = unsafe { NewTask::apart(future, color, at) };
+        self.0.adopt(new.task);
+        new.handle
+    }
+
     /// Spawns a task that stays on this worker, with a color of its own, from
     /// any thread: an accept loop for each worker, say. What it makes without a
     /// word about the place begins there too ([`Placement::Here`]).
