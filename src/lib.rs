@@ -35,7 +35,10 @@
 //! ```
 //!
 //! Start with [`Runtime::new`], [`spawn`], and [`Color`]; the promise of a
-//! color, and what an await does to it, stands there.
+//! color, and what an await does to it, stands there. The [`guide`] shows how
+//! to do what programs do every day (Ctrl-C, lines, child processes, tests, the
+//! first of several), what is called how if you know tokio or smol, and which
+//! features there are.
 //!
 //! To bring a driver of your own, depend on
 //! [`isochrome_runtime`](https://docs.rs/isochrome-runtime).
@@ -43,6 +46,8 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 
@@ -53,7 +58,8 @@ pub use isochrome_runtime::{
     spawn_apart, spawn_blocking, spawn_local, yield_now,
 };
 
-/// Sockets and names.
+/// Sockets of all kinds, pipes and names, and what a server does with its
+/// connections: [`serve`](net::serve).
 pub mod net {
     pub use isochrome_net::*;
 }
