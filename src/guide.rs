@@ -210,14 +210,14 @@
 //!
 //! # Child processes
 //!
-//! `std::process` starts them. Their streams are [pipes](crate::net::pipe),
-//! and waiting for one blocks:
+//! `std::process` starts them, their streams are [pipes](crate::net::pipe),
+//! and [`process::wait`](crate::process::wait) waits for their end:
 //!
 //! ```
 //! use std::process::{Command, Stdio};
 //!
 //! use isochrome::net::pipe;
-//! use isochrome::{Runtime, spawn, spawn_blocking};
+//! use isochrome::{Runtime, process, spawn};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! # Runtime::new()?.block_on(async {
@@ -230,7 +230,7 @@
 //! from.read_to_end(&mut sorted).await?;
 //! writer.await??;
 //! assert_eq!(sorted, b"1\n2\n");
-//! assert!(spawn_blocking(move || child.wait()).await??.success());
+//! assert!(process::wait(&mut child).await?.success());
 //! # Ok(())
 //! # })
 //! # }

@@ -64,5 +64,5 @@ pub mod net {
     pub use isochrome_net::*;
 }
 
-pub use isochrome_net::fs;
+pub use isochrome_net::{fs, process};
 pub use isochrome_runtime::time;

@@ -53,6 +53,7 @@ pub mod pipe;
 #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
 mod poll_traits;
 mod pressure;
+pub mod process;
 mod readiness;
 mod reading;
 mod serve;
