@@ -43,8 +43,8 @@ pub(crate) struct Ready<N> {
     list: UnsafeCell<List<N>>,
 }
 
+/// A circle, so that it is one word: the last node leads to the first.
 struct List<N> {
-    head: *mut N,
     tail: *mut N,
 }
 
@@ -69,7 +69,6 @@ impl<N: Linked> Ready<N> {
         Ready {
             word: AtomicPtr::new(idle()),
             list: UnsafeCell::new(List {
-                head: ptr::null_mut(),
                 tail: ptr::null_mut(),
             }),
         }
@@ -130,14 +129,11 @@ impl<N: Linked> Ready<N> {
             // SAFETY: the caller is the runner.
             unsafe { self.take_chain() };
         }
-        // SAFETY: the node is valid by the contract.
-        unsafe { node.as_ref() }
-            .link()
-            .store(ptr::null_mut(), Ordering::Relaxed);
         self.list.with_mut(|list| {
             // SAFETY: the list is the runner's alone.
             let list = unsafe { &mut *list };
-            // SAFETY: nodes in the list are valid until they are popped.
+            // SAFETY: the node is valid by the contract, and those in the list
+            // until they are popped.
             unsafe { list.append(node.as_ptr(), node.as_ptr()) };
         });
     }
@@ -177,9 +173,11 @@ impl<N: Linked> Ready<N> {
     ///
     /// The caller is the runner.
     #[cfg(not(all(test, loom)))]
+    // Asked when a task has yielded, and kept out of the loop of the others.
+    #[inline(never)]
     pub(crate) unsafe fn is_next(&self, node: *const N) -> bool {
-        // SAFETY: the list is the runner's alone.
-        let head = || self.list.with(|list| unsafe { (*list).head });
+        // SAFETY: the list is the runner's alone, and its nodes are valid.
+        let head = || self.list.with(|list| unsafe { (*list).head() });
         if head().is_null() {
             // SAFETY: the caller is the runner.
             unsafe { self.take_chain() };
@@ -197,7 +195,7 @@ impl<N: Linked> Ready<N> {
     #[must_use]
     pub(crate) unsafe fn finish(&self) -> bool {
         // SAFETY: the list is the runner's alone.
-        if !self.list.with(|list| unsafe { (*list).head.is_null() }) {
+        if !self.list.with(|list| unsafe { (*list).tail.is_null() }) {
             return false;
         }
         // Release: this run, for the next runner (rule 2).
@@ -251,28 +249,48 @@ impl<N: Linked> List<N> {
     ///
     /// `first` to `last` is a chain of valid nodes, as is the list.
     unsafe fn append(&mut self, first: *mut N, last: *mut N) {
-        if self.tail.is_null() {
-            self.head = first;
-        } else {
+        let mut head = first;
+        if !self.tail.is_null() {
             // SAFETY: the tail is a valid node.
-            unsafe { &*self.tail }
-                .link()
-                .store(first, Ordering::Relaxed);
+            let link = unsafe { &*self.tail }.link();
+            head = link.load(Ordering::Relaxed);
+            link.store(first, Ordering::Relaxed);
         }
+        // SAFETY: a valid node, by the contract.
+        unsafe { &*last }.link().store(head, Ordering::Relaxed);
         self.tail = last;
+    }
+
+    /// The first, or null.
+    ///
+    /// # Safety
+    ///
+    /// The nodes of the list are valid.
+    #[cfg(not(all(test, loom)))]
+    unsafe fn head(&self) -> *mut N {
+        match self.tail.is_null() {
+            true => ptr::null_mut(),
+            // SAFETY: the tail is a valid node.
+            false => unsafe { &*self.tail }.link().load(Ordering::Relaxed),
+        }
     }
 
     /// # Safety
     ///
     /// The nodes of the list are valid.
     unsafe fn pop(&mut self) -> Option<NonNull<N>> {
-        let head = NonNull::new(self.head)?;
-        // SAFETY: the head is a valid node.
-        self.head = unsafe { head.as_ref() }.link().load(Ordering::Relaxed);
-        if self.head.is_null() {
+        let tail = NonNull::new(self.tail)?;
+        // SAFETY: the tail is a valid node.
+        let link = unsafe { tail.as_ref() }.link();
+        let head = link.load(Ordering::Relaxed);
+        if head == self.tail {
             self.tail = ptr::null_mut();
+        } else {
+            // SAFETY: so is the head.
+            let next = unsafe { &*head }.link().load(Ordering::Relaxed);
+            link.store(next, Ordering::Relaxed);
         }
-        Some(head)
+        NonNull::new(head)
     }
 }
 
