@@ -1,9 +1,15 @@
 //! The shared part of a color.
+//!
+//! # Rules
+//!
+//! 1. What only few colors have lies right behind the color, in one block with
+//!    it, so that the others have no room for it: the number of a color of
+//!    `Kind::Numbered`, the figures of one of `Kind::Named`. No other color has
+//!    these kinds, and a color keeps its kind.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::panic::Location;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::figures::Figures;
@@ -25,9 +31,9 @@ pub(crate) enum Kind {
     Unnamed,
     /// Made by `Color::pinned`: stays with its home.
     Pinned,
-    /// The color with a number, which is in the extension.
+    /// The color with a number, which is behind it.
     Numbered,
-    /// Made by `Color::named`; its figures are in the extension.
+    /// Made by `Color::named`; its figures are behind it.
     Named,
     /// In the block of the task that it was made for.
     Apart,
@@ -52,9 +58,6 @@ pub(crate) struct Core {
     /// Counted among its owners as long as there is a reference, but by the
     /// default color.
     runtime: NonNull<Shared>,
-    /// Dropped by the last `ColorRef`; a color in the block of a task has none,
-    /// and nothing that is dropped.
-    extension: ManuallyDrop<Option<Box<Extension>>>,
     refs: Refs,
     /// The worker that wakes send it to. Written by its runner.
     home: AtomicU16,
@@ -63,15 +66,16 @@ pub(crate) struct Core {
     kind: Kind,
 }
 
-/// What only few colors have, so that the others are small.
-enum Extension {
-    Number(u64),
-    Figures(Arc<Figures>),
+/// A color with what only few have, by rule 1.
+#[repr(C)]
+struct Extended<E> {
+    core: Core,
+    extension: E,
 }
 
 // A promise to those who have millions of them.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Core>() <= 64);
+const _: () = assert!(size_of::<Core>() <= 40);
 
 // SAFETY: `Shared` is Sync, and see `Core::shared` for how long it lives; the
 // rest is Sync by itself.
@@ -128,8 +132,9 @@ impl Core {
     }
 
     pub(super) fn number(&self) -> Option<u64> {
-        match self.extension.as_deref() {
-            Some(Extension::Number(number)) => Some(*number),
+        match self.kind {
+            // SAFETY: rule 1.
+            Kind::Numbered => Some(unsafe { *self.extension() }),
             _ => None,
         }
     }
@@ -137,10 +142,24 @@ impl Core {
     /// Those of a named color.
     #[inline]
     pub(crate) fn figures(&self) -> Option<&Figures> {
-        match self.extension.as_deref() {
-            Some(Extension::Figures(figures)) => Some(figures),
+        match self.kind {
+            // SAFETY: rule 1.
+            Kind::Named => Some(unsafe { self.extension::<Arc<Figures>>() }),
             _ => None,
         }
+    }
+
+    /// What is behind the color.
+    ///
+    /// # Safety
+    ///
+    /// By rule 1 that is an `E`.
+    #[inline]
+    unsafe fn extension<E>(&self) -> &E {
+        let addr = ptr::from_ref(self).addr();
+        // SAFETY: the color is the first part of such a block, whose provenance
+        // `ColorRef::extended` exposed.
+        unsafe { &(*ptr::with_exposed_provenance::<Extended<E>>(addr)).extension }
     }
 
     /// Whoever has it is about to schedule it.
@@ -164,7 +183,6 @@ impl Core {
             ready: Ready::new(),
             link: AtomicPtr::new(std::ptr::null_mut()),
             runtime: runtime.as_ptr(),
-            extension: ManuallyDrop::new(None),
             refs: Refs::new(refs),
             home: AtomicU16::new(home as u16),
             // The first run elsewhere moves home.
@@ -194,14 +212,12 @@ unsafe impl Sync for ColorRef {}
 
 impl ColorRef {
     pub(crate) fn new(runtime: &Handle, kind: Kind, home: usize) -> ColorRef {
-        ColorRef::boxed(Core::new(runtime, kind, home, 1))
+        let core = Core::new(runtime, kind, home, 1);
+        ColorRef::made(NonNull::from(Box::leak(Box::new(core))))
     }
 
     pub(super) fn numbered(runtime: &Handle, number: u64, home: usize) -> ColorRef {
-        ColorRef::boxed(Core {
-            extension: ManuallyDrop::new(Some(Box::new(Extension::Number(number)))),
-            ..Core::new(runtime, Kind::Numbered, home, 1)
-        })
+        ColorRef::extended(Core::new(runtime, Kind::Numbered, home, 1), number)
     }
 
     pub(super) fn named(
@@ -212,19 +228,45 @@ impl ColorRef {
     ) -> ColorRef {
         let shared = runtime.shared();
         let figures = shared.named.add(name, at, home, shared.clock().nanos());
-        ColorRef::boxed(Core {
-            extension: ManuallyDrop::new(Some(Box::new(Extension::Figures(figures)))),
-            ..Core::new(runtime, Kind::Named, home, 1)
-        })
+        ColorRef::extended(Core::new(runtime, Kind::Named, home, 1), figures)
     }
 
-    fn boxed(core: Core) -> ColorRef {
+    /// Of a kind that has this extension.
+    fn extended<E>(core: Core, extension: E) -> ColorRef {
+        let block = Box::leak(Box::new(Extended { core, extension }));
+        // `Core::extension` makes a pointer of this one from its address.
+        ptr::from_mut(block).expose_provenance();
+        ColorRef::made(NonNull::from(block).cast())
+    }
+
+    /// The first reference to a color that was leaked.
+    fn made(core: NonNull<Core>) -> ColorRef {
+        let color = ColorRef(core);
+        let core = color.core();
         if core.kind != Kind::Default {
             // SAFETY: `Handle::as_ptr` is that of an `Arc`, alive in the handle
             // that the color was made with.
             unsafe { Arc::increment_strong_count(core.runtime.as_ptr()) };
         }
-        ColorRef(NonNull::from(Box::leak(Box::new(core))))
+        color
+    }
+
+    /// Frees a color that lies by itself, with the extension of its kind.
+    ///
+    /// # Safety
+    ///
+    /// No reference is left, and the table knows it no more.
+    unsafe fn free(core: NonNull<Core>, kind: Kind) {
+        let core = core.as_ptr();
+        // SAFETY: a box was leaked by `extended` or `new`, of this type by
+        // rule 1.
+        unsafe {
+            match kind {
+                Kind::Numbered => drop(Box::from_raw(core.cast::<Extended<u64>>())),
+                Kind::Named => drop(Box::from_raw(core.cast::<Extended<Arc<Figures>>>())),
+                _ => drop(Box::from_raw(core)),
+            }
+        }
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -267,7 +309,7 @@ impl ColorRef {
     }
 
     pub(crate) fn into_ptr(self) -> NonNull<Core> {
-        ManuallyDrop::new(self).0
+        std::mem::ManuallyDrop::new(self).0
     }
 }
 
@@ -351,12 +393,10 @@ impl Drop for ColorRef {
             unsafe { TaskRef::around(self.0) }.release();
         } else {
             // SAFETY: no reference is left, and the table knows it no more.
-            // The box was leaked by `boxed`.
-            let core = unsafe { Box::from_raw(self.0.as_ptr()) };
-            drop(ManuallyDrop::into_inner(core.extension));
+            unsafe { ColorRef::free(self.0, kind) };
         }
         if kind != Kind::Default {
-            // SAFETY: counted by `boxed`, or by the first reference.
+            // SAFETY: counted by `made`, or by the first reference.
             unsafe { Arc::decrement_strong_count(runtime.as_ptr()) };
         }
     }

@@ -305,7 +305,7 @@ impl Worker {
     /// Whether anybody wants a turn of this color measured.
     #[inline]
     pub(super) fn measures(&self, color: &Core) -> bool {
-        color.figures().is_some() || self.long_polls.limit != u64::MAX
+        self.long_polls.limit != u64::MAX || color.figures().is_some()
     }
 
     /// `run_tasks`, measured: apart, so that what is not measured pays nothing
