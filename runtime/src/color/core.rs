@@ -298,19 +298,6 @@ impl ColorRef {
         }
         ColorRef(core)
     }
-
-    /// The reference that [`into_ptr`](ColorRef::into_ptr) made a pointer.
-    ///
-    /// # Safety
-    ///
-    /// Once for each.
-    pub(crate) unsafe fn from_ptr(core: NonNull<Core>) -> ColorRef {
-        ColorRef(core)
-    }
-
-    pub(crate) fn into_ptr(self) -> NonNull<Core> {
-        std::mem::ManuallyDrop::new(self).0
-    }
 }
 
 /// Queues a task in a color, and the color with a worker if it was idle.

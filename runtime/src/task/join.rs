@@ -9,7 +9,8 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
-use super::raw::{Header, TaskRef, queue};
+use super::joiner::Joiner;
+use super::raw::{self, Header, TaskRef, queue};
 use super::state::Wake;
 use crate::color;
 
@@ -91,7 +92,8 @@ impl<T> Future for JoinHandle<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let header = self.header();
         if !header.state.is_complete() && leave_waker(header, cx) {
-            let held = header.color.and_then(color::held_around);
+            // SAFETY: the handle's reference keeps it alive.
+            let held = unsafe { raw::color(self.header) }.and_then(color::held_around);
             return match held {
                 None => Poll::Pending,
                 Some(held_at) => Poll::Ready(Err(JoinError::new(Reason::Deadlock {
@@ -111,24 +113,22 @@ fn leave_waker(header: &Header, cx: &Context<'_>) -> bool {
     if header.state.has_join_waker() && !header.state.clear_join_waker() {
         return false;
     }
-    let other = header.join_waker.with(|w| {
+    let other = header.joiner.with(|joiner| {
         // SAFETY: rule 6 in `task::state`: clear, so the field is the handle's.
-        let waker = unsafe { &*w }.as_ref();
-        waker.is_none_or(|waker| !waker.will_wake(cx.waker()))
+        let joiner = unsafe { &*joiner }.as_ref();
+        joiner.is_none_or(|joiner| !joiner.will_wake(cx.waker()))
     });
     if other {
-        let waker = cx.waker().clone();
+        let new = Joiner::new(cx.waker().clone());
         // SAFETY: as above.
-        let old = header
-            .join_waker
-            .with_mut(|w| unsafe { (*w).replace(waker) });
+        let old = (header.joiner).with_mut(|joiner| unsafe { (*joiner).replace(new) });
         drop(old);
     }
     if header.state.set_join_waker() {
         return true;
     }
     // SAFETY: as above.
-    drop((header.join_waker).with_mut(|w| unsafe { (*w).take() }));
+    drop((header.joiner).with_mut(|joiner| unsafe { (*joiner).take() }));
     false
 }
 
@@ -137,7 +137,7 @@ impl<T> Drop for JoinHandle<T> {
         let task = TaskRef(self.header);
         if self.header().state.drop_join() {
             // SAFETY: rule 6 in `task::state`: JOIN_WAKER is clear.
-            drop((self.header().join_waker).with_mut(|w| unsafe { (*w).take() }));
+            drop((self.header().joiner).with_mut(|joiner| unsafe { (*joiner).take() }));
         } else {
             // SAFETY: complete, and this is the handle.
             unsafe { task.drop_output() };

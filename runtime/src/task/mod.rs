@@ -17,13 +17,15 @@
 //! | `link` | whoever queued the task, then the runner |
 //! | `index`, `owner` | the worker that spawned it ([`owned`]) |
 //! | `stage`, `holds` | the runner until COMPLETE, then by rule 5 in `task::state` |
-//! | `join_waker` | rule 6 in `task::state` |
+//! | `joiner` | rule 6 in `task::state` |
 //!
 //! A panic of the future ends its task, and reaches whoever awaits the handle.
 //! The future is dropped before the completion is published.
 
 #[cfg(not(all(test, loom)))]
 mod join;
+#[cfg(not(all(test, loom)))]
+mod joiner;
 #[cfg(not(all(test, loom)))]
 pub(crate) mod owned;
 #[cfg(not(all(test, loom)))]

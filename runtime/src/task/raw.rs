@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
 use super::join::{JoinError, JoinHandle, Reason};
+use super::joiner::Joiner;
 use super::owned::FOREIGN;
 use super::state::{State, Turn};
 use super::waker;
@@ -26,10 +27,7 @@ pub(crate) struct Header {
     pub(crate) state: State,
     link: AtomicPtr<Header>,
     vtable: &'static VTable,
-    /// `None` for what runs outside every color: blocking closures. A counted
-    /// reference, unless the color lies in this very block.
-    pub(crate) color: Option<NonNull<Core>>,
-    pub(crate) join_waker: UnsafeCell<Option<Waker>>,
+    pub(super) joiner: UnsafeCell<Option<Joiner>>,
     pub(crate) spawned_at: &'static Location<'static>,
     /// Where it is in the list of its owner.
     pub(super) index: Cell<u32>,
@@ -37,6 +35,19 @@ pub(crate) struct Header {
     pub(crate) owner: Cell<u16>,
     /// What is in the stage. It belongs to whom the stage belongs.
     holds: Cell<Holds>,
+    /// What is right behind the header.
+    behind: Behind,
+}
+
+/// Where the color of a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// The color itself.
+    Color,
+    /// A counted reference to it.
+    Reference,
+    /// None: it runs outside of every color, as blocking closures do.
+    Nothing,
 }
 
 impl Linked for Header {
@@ -45,9 +56,9 @@ impl Linked for Header {
     }
 }
 
-/// A task in memory. `C` is its color, if that is its own, or nothing.
+/// A task in memory. `C` is what it has of its color.
 ///
-/// `repr(C)`: the header comes first, and the color right behind it.
+/// `repr(C)`: the header comes first, and `C` right behind it.
 #[repr(C)]
 struct Task<F: Future, C> {
     header: Header,
@@ -58,8 +69,9 @@ struct Task<F: Future, C> {
 // A promise to those who have millions of them.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<Task<std::future::Pending<()>, ()>>() <= 72);
-    assert!(size_of::<Task<std::future::Pending<()>, Core>>() <= 128);
+    assert!(size_of::<Header>() <= 48);
+    assert!(size_of::<Task<std::future::Pending<()>, ColorRef>>() <= 64);
+    assert!(size_of::<Task<std::future::Pending<()>, Core>>() <= 96);
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,18 +87,23 @@ union Stage<F: Future> {
     nothing: (),
 }
 
-/// What may stand between the header and the stage.
-trait InBlock {
-    /// Whether the color of the task is there.
-    const COLOR: bool;
+/// What may stand between the header and the stage: right behind the header,
+/// since it is aligned no more than that is.
+trait InBlock: Sized {
+    const BEHIND: Behind;
+    const RIGHT_BEHIND: () = assert!(align_of::<Self>() <= align_of::<Header>());
 }
 
 impl InBlock for () {
-    const COLOR: bool = false;
+    const BEHIND: Behind = Behind::Nothing;
+}
+
+impl InBlock for ColorRef {
+    const BEHIND: Behind = Behind::Reference;
 }
 
 impl InBlock for Core {
-    const COLOR: bool = true;
+    const BEHIND: Behind = Behind::Color;
 }
 
 struct VTable {
@@ -155,8 +172,10 @@ impl<T> NewTask<T> {
     where
         F: Future<Output = T>,
     {
-        let color = color.map(ColorRef::into_ptr);
-        NewTask::from_block(block(future, color, (), at).cast())
+        NewTask::from_block(match color {
+            Some(color) => block(future, color, at).cast(),
+            None => block(future, (), at).cast(),
+        })
     }
 
     /// As `new`, with a color of its own in the same block.
@@ -168,14 +187,7 @@ impl<T> NewTask<T> {
     where
         F: Future<Output = T>,
     {
-        let mut block = block(future, None, color, at);
-        // SAFETY: nobody else has seen it. The pointer is made from that of
-        // the whole block, so that it leads back to the header.
-        unsafe {
-            let core = NonNull::new_unchecked(&raw mut (*block.as_ptr()).color);
-            block.as_mut().header.color = Some(core);
-        }
-        NewTask::from_block(block.cast())
+        NewTask::from_block(block(future, color, at).cast())
     }
 
     fn from_block(header: NonNull<Header>) -> Self {
@@ -189,23 +201,23 @@ impl<T> NewTask<T> {
 
 fn block<F: Future, C: InBlock>(
     future: F,
-    color: Option<NonNull<Core>>,
-    in_block: C,
+    color: C,
     at: &'static Location<'static>,
 ) -> NonNull<Task<F, C>> {
+    let () = C::RIGHT_BEHIND;
     let task = Box::new(Task {
         header: Header {
             state: State::new(),
             link: AtomicPtr::new(std::ptr::null_mut()),
             vtable: Of::<F, C>::VTABLE,
-            color,
-            join_waker: UnsafeCell::new(None),
+            joiner: UnsafeCell::new(None),
             spawned_at: at,
             index: Cell::new(0),
             owner: Cell::new(FOREIGN),
             holds: Cell::new(Holds::Future),
+            behind: C::BEHIND,
         },
-        color: in_block,
+        color,
         stage: UnsafeCell::new(Stage {
             future: ManuallyDrop::new(future),
         }),
@@ -220,13 +232,7 @@ impl TaskRef {
     ///
     /// It lies in one, which is alive, and the pointer is that of its task.
     pub(crate) unsafe fn around(color: NonNull<Core>) -> TaskRef {
-        const {
-            assert!(
-                std::mem::offset_of!(Task<std::future::Pending<()>, Core>, color)
-                    == size_of::<Header>()
-            )
-        };
-        // SAFETY: the header comes right before the color, by `repr(C)`.
+        // SAFETY: the header comes right before the color (`InBlock`).
         TaskRef(unsafe { color.cast::<Header>().sub(1) })
     }
 
@@ -322,9 +328,9 @@ impl TaskRef {
         }
         if completed.wake {
             // SAFETY: rule 6 in `task::state`: set, so the field is the runner's.
-            let waker = header.join_waker.with_mut(|w| unsafe { (*w).take() });
-            if let Some(waker) = waker {
-                waker.wake();
+            let joiner = (header.joiner).with_mut(|joiner| unsafe { (*joiner).take() });
+            if let Some(joiner) = joiner {
+                joiner.into_waker().wake();
             }
         }
         if completed.release {
@@ -503,16 +509,30 @@ unsafe fn free<F: Future, C: InBlock>(header: NonNull<Header>) {
     // SAFETY: made by `block` from a box of this type.
     let task = unsafe { Box::from_raw(header.cast::<Task<F, C>>().as_ptr()) };
     debug_assert!(task.header.holds.get() == Holds::Nothing, "dropped before");
-    let color = task.header.color.filter(|_| !C::COLOR);
     drop(task);
-    // SAFETY: `new` made a pointer of a reference.
-    drop(color.map(|color| unsafe { ColorRef::from_ptr(color) }));
+}
+
+/// The color of a task; `None` for what runs outside of every color.
+///
+/// # Safety
+///
+/// The task is alive, and the pointer is that of its block.
+#[inline(always)]
+pub(super) unsafe fn color(header: NonNull<Header>) -> Option<NonNull<Core>> {
+    // SAFETY: alive, says the caller, as is what is in its block.
+    unsafe {
+        match header.as_ref().behind {
+            Behind::Color => Some(header.add(1).cast()),
+            Behind::Reference => Some(header.add(1).cast::<ColorRef>().as_ref().as_ptr()),
+            Behind::Nothing => None,
+        }
+    }
 }
 
 /// Queues a task in its color after a state transition asked for it.
 pub(crate) fn queue(header: NonNull<Header>) {
     // SAFETY: not complete, so the live reference keeps it alive.
-    let color = unsafe { header.as_ref() }.color;
+    let color = unsafe { color(header) };
     let color = color.expect("a task without a color is never queued");
     // SAFETY: by rule 1 in `task::state` it is in no queue, and by rule 4 it
     // stays valid until it is popped.

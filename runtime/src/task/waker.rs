@@ -18,6 +18,24 @@ pub(crate) fn borrowed(header: NonNull<Header>) -> Borrowed {
     ManuallyDrop::new(unsafe { Waker::new(header.as_ptr().cast_const().cast(), &VTABLE) })
 }
 
+/// The task that a waker wakes, if it is one of this module.
+#[inline]
+pub(super) fn task(waker: &Waker) -> Option<NonNull<Header>> {
+    let ours = std::ptr::eq(waker.vtable(), &VTABLE);
+    let data = waker.data().cast_mut().cast();
+    ours.then(|| NonNull::new(data)).flatten()
+}
+
+/// A waker that has this reference.
+///
+/// # Safety
+///
+/// The reference is counted, and given up.
+pub(super) unsafe fn counted(header: NonNull<Header>) -> Waker {
+    // SAFETY: as for `borrowed`; the reference is that of this waker.
+    unsafe { Waker::new(header.as_ptr().cast_const().cast(), &VTABLE) }
+}
+
 /// # Safety
 ///
 /// `data` is from a waker of this module that is alive.
