@@ -13,7 +13,7 @@ use isochrome_runtime::eventfd::EventFd;
 use isochrome_runtime::op::{InFlight, Interest, Op};
 
 use crate::epoll::{self, Epoll, Event};
-use crate::registration::{Name, Other, Registration};
+use crate::registration::{Name, Others, Registration};
 use crate::table::Table;
 
 /// The name of the eventfd in the epoll set: none that a table gives.
@@ -27,7 +27,7 @@ pub struct Reactor {
     wake: Arc<EventFd>,
     registrations: Table<Registration>,
     /// Who is told of edges beside the first of each direction.
-    others: Table<Other>,
+    others: Others,
     /// A host loop sleeps on the epoll set.
     hosted: Cell<bool>,
 }
@@ -48,7 +48,7 @@ impl Reactor {
             epoll,
             wake,
             registrations: Table::new(),
-            others: Table::new(),
+            others: Others::new(),
             hosted: Cell::new(false),
         })
     }
@@ -58,7 +58,7 @@ impl Reactor {
         if let Some(token) = descriptor.token() {
             return Ok(token);
         }
-        let token = self.registrations.insert(Registration::default());
+        let token = self.registrations.insert(Registration::new);
         let added = self.epoll.add(descriptor.as_raw_fd(), token, epoll::BOTH);
         if let Err(e) = added {
             self.registrations.remove(token);
@@ -74,10 +74,12 @@ impl Reactor {
             return;
         };
         if event.readable() {
-            registration.edge(Interest::Read, &self.others, event.read_exceptional());
+            let exceptional = event.read_exceptional();
+            registration.edge(event.token, Interest::Read, &self.others, exceptional);
         }
         if event.writable() {
-            registration.edge(Interest::Write, &self.others, event.write_exceptional());
+            let exceptional = event.write_exceptional();
+            registration.edge(event.token, Interest::Write, &self.others, exceptional);
         }
     }
 }
@@ -135,7 +137,7 @@ impl Driver for Reactor {
         let name = Name::from_raw(key);
         let token = match name {
             Name::Only(token, _) => Some(token),
-            Name::Other(key) => self.others.get(key).map(|other| other.token),
+            Name::Other(key) => self.others.token(key),
         };
         let registration = token.and_then(|token| self.registrations.get_mut(token));
         let gone = registration.and_then(|r| r.remove(&mut self.others, name));
@@ -172,7 +174,7 @@ impl Driver for Reactor {
         let Some(mut registration) = self.registrations.remove(token) else {
             return;
         };
-        while let Some(op) = registration.pop(&mut self.others) {
+        while let Some(op) = registration.pop(token, &mut self.others) {
             op.finish(Err(cancelled()));
         }
     }
@@ -183,8 +185,8 @@ impl Driver for Reactor {
     }
 
     fn shutdown(&mut self, _grace: Duration) -> usize {
-        for mut registration in self.registrations.drain() {
-            while let Some(op) = registration.pop(&mut self.others) {
+        for (token, mut registration) in self.registrations.drain() {
+            while let Some(op) = registration.pop(token, &mut self.others) {
                 op.finish(Err(cancelled()));
             }
         }

@@ -2,22 +2,36 @@
 //!
 //! Nearly every direction of a descriptor has one subscriber, or none: that one
 //! stands in the registration itself, so that an edge finds it in one step.
-//! Those who come while it is there stand in a list.
+//! Those who come while it is there stand in a list, apart, so that a
+//! registration that has none is small.
+
+use std::collections::BTreeMap;
 
 use isochrome_runtime::op::{InFlight, Interest};
 
-use crate::table::Table;
+use crate::table::{Table, Tenant};
 
 /// A descriptor in the epoll set. What there is one of for each direction
 /// stands in the order of [`at`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registration {
     only: [Option<InFlight>; 2],
-    /// In a box, so that those who have none are small.
-    others: Option<Box<[List; 2]>>,
+    generation: u32,
     /// An edge told of an end, an error or urgent data. It will not be told
     /// again, and who subscribes later has to know.
     exceptional: [bool; 2],
+    /// It has lists among the [`Others`].
+    crowded: bool,
+}
+
+// Each connection has one in the table, which takes no more for it.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Option<Registration>>() <= 24);
+
+impl Tenant for Registration {
+    fn generation(&self) -> u32 {
+        self.generation
+    }
 }
 
 #[inline]
@@ -29,23 +43,38 @@ fn at(interest: Interest) -> usize {
 }
 
 impl Registration {
+    pub(crate) fn new(generation: u32) -> Registration {
+        Registration {
+            only: [None, None],
+            generation,
+            exceptional: [false; 2],
+            crowded: false,
+        }
+    }
+
     /// An edge: tells everybody.
     #[inline]
-    pub(crate) fn edge(&mut self, interest: Interest, others: &Table<Other>, exceptional: bool) {
+    pub(crate) fn edge(
+        &mut self,
+        token: u64,
+        interest: Interest,
+        others: &Others,
+        exceptional: bool,
+    ) {
         let at = at(interest);
         self.exceptional[at] |= exceptional;
         if let Some(only) = &self.only[at] {
             only.edge(exceptional);
         }
-        if let Some(lists) = &self.others {
-            lists[at].edge(others, exceptional);
+        if self.crowded {
+            others.edge(token, at, exceptional);
         }
     }
 
     /// Takes a subscriber in. It is told of what may have been told before.
     pub(crate) fn add(
         &mut self,
-        others: &mut Table<Other>,
+        others: &mut Others,
         op: InFlight,
         token: u64,
         interest: Interest,
@@ -57,28 +86,30 @@ impl Registration {
             self.only[at].insert(op).edge(exceptional);
             return;
         }
-        let lists = self.others.get_or_insert_default();
-        let (key, other) = lists[at].push(others, Other::new(op, token, interest));
+        self.crowded = true;
+        let (key, other) = others.push(op, token, interest);
         other.op.set_key(Name::Other(key).raw());
         other.op.edge(exceptional);
     }
 
     /// Takes a subscriber out.
-    pub(crate) fn remove(&mut self, others: &mut Table<Other>, name: Name) -> Option<InFlight> {
+    pub(crate) fn remove(&mut self, others: &mut Others, name: Name) -> Option<InFlight> {
         match name {
             Name::Only(_, interest) => self.only[at(interest)].take(),
             Name::Other(key) => {
-                let at = at(others.get(key)?.interest);
-                Some(self.others.as_mut()?[at].remove(others, key)?.op)
+                let (op, is_last) = others.remove(key)?;
+                self.crowded = !is_last;
+                Some(op)
             }
         }
     }
 
     /// Takes all subscribers out, one by one.
-    pub(crate) fn pop(&mut self, others: &mut Table<Other>) -> Option<InFlight> {
+    pub(crate) fn pop(&mut self, token: u64, others: &mut Others) -> Option<InFlight> {
         let only = self.only.iter_mut().find_map(Option::take);
         only.or_else(|| {
-            let first = self.others.as_ref()?.iter().find_map(List::first)?;
+            let crowded = self.crowded.then_some(token);
+            let first = crowded.and_then(|token| others.first(token))?;
             self.remove(others, Name::Other(first))
         })
     }
@@ -124,27 +155,80 @@ impl Name {
     }
 }
 
+/// Those who are told of edges beside the first of each direction.
+#[derive(Debug)]
+pub(crate) struct Others {
+    table: Table<Other>,
+    /// By registration, of those that have any.
+    lists: BTreeMap<u64, [List; 2]>,
+}
+
+impl Others {
+    pub(crate) fn new() -> Others {
+        Others {
+            table: Table::new(),
+            lists: BTreeMap::new(),
+        }
+    }
+
+    /// The registration of a subscriber.
+    pub(crate) fn token(&self, key: u64) -> Option<u64> {
+        self.table.get(key).map(|other| other.token)
+    }
+
+    #[cold]
+    fn edge(&self, token: u64, at: usize, exceptional: bool) {
+        if let Some(lists) = self.lists.get(&token) {
+            lists[at].edge(&self.table, exceptional);
+        }
+    }
+
+    fn push(&mut self, op: InFlight, token: u64, interest: Interest) -> (u64, &Other) {
+        let lists = self.lists.entry(token).or_default();
+        lists[at(interest)].push(&mut self.table, op, token, interest)
+    }
+
+    /// Takes a subscriber out. `true`: it was the last of its registration.
+    fn remove(&mut self, key: u64) -> Option<(InFlight, bool)> {
+        let other = self.table.get(key)?;
+        let (token, at) = (other.token, at(other.interest));
+        let lists = self.lists.get_mut(&token)?;
+        let gone = lists[at].remove(&mut self.table, key)?;
+        let is_last = lists.iter().all(|list| list.first().is_none());
+        if is_last {
+            self.lists.remove(&token);
+        }
+        Some((gone.op, is_last))
+    }
+
+    fn first(&self, token: u64) -> Option<u64> {
+        self.lists.get(&token)?.iter().find_map(List::first)
+    }
+}
+
+#[cfg(test)]
+impl Others {
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+}
+
 /// An operation that is told of edges beside the only one.
 #[derive(Debug)]
-pub(crate) struct Other {
+struct Other {
     op: InFlight,
+    generation: u32,
     /// The registration and the direction.
-    pub(crate) token: u64,
+    token: u64,
     interest: Interest,
     /// Its neighbours in the list.
     before: Option<u64>,
     after: Option<u64>,
 }
 
-impl Other {
-    fn new(op: InFlight, token: u64, interest: Interest) -> Other {
-        Other {
-            op,
-            token,
-            interest,
-            before: None,
-            after: None,
-        }
+impl Tenant for Other {
+    fn generation(&self) -> u32 {
+        self.generation
     }
 }
 
@@ -170,10 +254,22 @@ impl List {
     }
 
     /// Puts a subscriber at the end. Returns it, and its key.
-    fn push<'a>(&mut self, others: &'a mut Table<Other>, mut other: Other) -> (u64, &'a Other) {
+    fn push<'a>(
+        &mut self,
+        others: &'a mut Table<Other>,
+        op: InFlight,
+        token: u64,
+        interest: Interest,
+    ) -> (u64, &'a Other) {
         let back = self.ends.map(|(_, back)| back);
-        other.before = back;
-        let key = others.insert(other);
+        let key = others.insert(|generation| Other {
+            op,
+            generation,
+            token,
+            interest,
+            before: back,
+            after: None,
+        });
         if let Some(last) = back.and_then(|back| others.get_mut(back)) {
             last.after = Some(key);
         }
