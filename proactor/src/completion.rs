@@ -14,7 +14,7 @@ use crate::Proactor;
 use crate::buffers::{Buffers, Claimed};
 use crate::driver::canceled;
 use crate::file;
-use crate::operation::{Duty, Kind, Operation, Stage, Wish};
+use crate::operation::{Apart, Duty, Kind, Operation, Stage, Wish};
 use crate::table::Key;
 
 /// Completions popped at a time: few enough to lie on the stack, enough that
@@ -57,7 +57,7 @@ impl Proactor {
         };
         let found = self.table.get_mut(key);
         // What has told its result cannot be cancelled, and ends by itself.
-        let open = |o: &mut Operation| o.stage == Stage::Pushed && o.told.is_none();
+        let open = |o: &mut Operation| o.stage == Stage::Pushed && !o.has_told();
         if found.is_some_and(|o| open(o) && o.wish != Wish::Go) {
             self.cancels.push_back(key);
         }
@@ -89,21 +89,19 @@ impl Proactor {
         let mut delivered = false;
         let over = self.table.remove_if(key, |operation| {
             // Of a receive, and one that is still multishot.
-            if more && operation.multishot && count > 0 {
+            if more && operation.goes_on() && count > 0 {
                 if let Some(claimed) = buffers.claim(entry.flags()) {
-                    operation.hungry = false;
+                    operation.has_eaten();
                     let lease = Ok(Yield::Buf(buffers.lease(claimed, count)));
                     deliver(operation, lease, key, entry.flags(), buffers, cancels);
                     delivered = true;
                 }
                 return false;
             }
-            let all = operation.sent + count >= operation.goal;
-            operation.kind == Kind::Send && !more && all && operation.told.is_none()
+            !more && operation.is_sent_by(count)
         });
         if let Some(operation) = over {
-            let sent = operation.sent + count;
-            operation.op.finish(Ok(Yield::Done(sent)));
+            operation.op.finish(Ok(Yield::Done(count)));
         } else if !delivered {
             self.complete_any(key, entry);
         }
@@ -124,11 +122,11 @@ impl Proactor {
         if more && operation.kind == Kind::Send {
             // Sent without a copy: another completion says that the kernel is
             // done with the memory.
-            operation.told = Some(entry.result());
+            operation.tell(entry.result());
             self.part(key);
             return;
         }
-        let result = match operation.told.take().unwrap_or(entry.result()) {
+        let result = match operation.take_told().unwrap_or(entry.result()) {
             n @ 0.. => Ok(n as usize),
             e if e <= -ERESTARTSYS => Err(libc::ECANCELED),
             e => Err(-e),
@@ -137,24 +135,33 @@ impl Proactor {
             return self.start(key);
         }
         let duty = operation.duty(result, more);
-        let completion = yielded(operation, result, claimed, &self.buffers);
+        let mut apart = None;
+        if !more && operation.has_apart() {
+            apart = self.apart.remove(&key.raw());
+            operation.set_apart(false);
+        }
+        let before = match apart {
+            Some(Apart::Sent(before)) => before,
+            _ => 0,
+        };
+        let completion = yielded(operation, result, claimed, apart, &self.buffers);
         let (flags, buffers, cancels) = (entry.flags(), &self.buffers, &mut self.cancels);
         match duty {
             Duty::Deliver => deliver(operation, completion, key, flags, buffers, cancels),
             Duty::Edge => operation.op.edge(false),
             Duty::LastEdge => {
-                if let Some(operation) = self.table.remove(key) {
+                if let Some(operation) = self.remove(key) {
                     operation.op.edge(false);
                     operation.op.pause();
                 }
             }
             Duty::Finish => {
-                if let Some(operation) = self.table.remove(key) {
+                if let Some(operation) = self.remove(key) {
                     operation.op.finish(completion);
                 }
             }
             Duty::Pause => {
-                if let Some(operation) = self.table.remove(key) {
+                if let Some(operation) = self.remove(key) {
                     operation.op.pause();
                 }
             }
@@ -163,7 +170,10 @@ impl Proactor {
                 self.starved.push_back(key);
             }
             Duty::Resend => {
-                operation.advance(result.unwrap_or(0));
+                let sent = result.unwrap_or(0);
+                operation.advance(sent);
+                self.apart.insert(key.raw(), Apart::Sent(before + sent));
+                operation.set_apart(true);
                 self.start(key);
             }
             Duty::Wait => {}
@@ -199,22 +209,23 @@ fn yielded(
     operation: &mut Operation,
     result: Result<usize, i32>,
     claimed: Option<Claimed>,
+    apart: Option<Apart>,
     buffers: &Buffers,
 ) -> Completion {
     let value = match (operation.kind, result) {
         (Kind::Recv, Ok(n)) => {
-            operation.hungry = false;
-            return Ok(Yield::Buf(received(operation, n, claimed, buffers)));
+            operation.has_eaten();
+            return Ok(Yield::Buf(received(n, claimed, apart, buffers)));
         }
         (Kind::Accept, Ok(fd)) => {
             // SAFETY: the kernel has just opened it for this operation, and
             // told nobody else.
             Ok(Yield::Socket(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
         }
-        (Kind::Send, Ok(n)) => {
-            operation.sent += n;
-            Ok(Yield::Done(operation.sent))
-        }
+        (Kind::Send, Ok(n)) => Ok(Yield::Done(match apart {
+            Some(Apart::Sent(before)) => before + n,
+            _ => n,
+        })),
         // For a poll, the events that are there: each is an answer.
         (Kind::Connect | Kind::Edges, Ok(_)) => Ok(Yield::Done(0)),
         (Kind::File(kind), result) => file::yielded(kind, &operation.op, result),
@@ -230,14 +241,14 @@ fn yielded(
 }
 
 fn received(
-    operation: &mut Operation,
     len: usize,
     claimed: Option<Claimed>,
+    apart: Option<Apart>,
     buffers: &Buffers,
 ) -> RecvBuf {
-    match (claimed, operation.private.take()) {
+    match (claimed, apart) {
         (Some(claimed), _) if len > 0 => buffers.lease(claimed, len),
-        (None, Some(private)) if len > 0 => {
+        (None, Some(Apart::Buffer(private))) if len > 0 => {
             // SAFETY: this is the completion of the one-shot receive into
             // `private`, and the last that it has.
             unsafe { private.lease(len) }

@@ -16,7 +16,7 @@ use isochrome_runtime::op::InFlight;
 use crate::Proactor;
 use crate::buffers::{Buffers, Private};
 use crate::faults::Ring;
-use crate::operation::{Operation, Stage, Wish, cancel_all_entry, cancel_entry, wake_entry};
+use crate::operation::{Apart, Operation, Stage, Wish, cancel_all_entry, cancel_entry, wake_entry};
 use crate::ring::Entered;
 use crate::setup::{Config, SetupError, Step};
 use crate::table::{Key, Table};
@@ -48,6 +48,7 @@ impl Proactor {
             ring,
             buffers,
             table: Table::new(),
+            apart: BTreeMap::new(),
             kept: BTreeMap::new(),
             wake,
             wake_armed: false,
@@ -107,9 +108,14 @@ impl Proactor {
         if operation.stage == Stage::Doomed {
             return true;
         }
-        let entry = operation.entry(key);
+        let apart = match operation.has_apart() {
+            true => self.apart.get_mut(&key.raw()),
+            false => None,
+        };
+        let entry = operation.entry(key, apart);
         // SAFETY: what the entry points to belongs to the operation, which
-        // stays in the table until its last completion, or is leaked.
+        // stays in the table, with what it has apart, until its last
+        // completion, or is leaked.
         let pushed = unsafe { self.ring.push(&entry) };
         if pushed {
             operation.stage = Stage::Pushed;
@@ -156,7 +162,7 @@ impl Proactor {
             };
             if operation.stage == Stage::Pushed {
                 ended += usize::from(self.part(key));
-            } else if let Some(operation) = self.table.remove(key) {
+            } else if let Some(operation) = self.remove(key) {
                 operation.op.finish(Err(canceled()));
                 ended += 1;
             }
@@ -168,14 +174,23 @@ impl Proactor {
     /// if nobody waits for that: the peer may acknowledge it late or never, and
     /// neither the socket's close nor its next operation is to wait so long.
     pub(crate) fn part(&mut self, key: Key) -> bool {
-        let parts = |o: &mut Operation| o.told.is_some() && o.op.is_abandoned();
+        let parts = |o: &mut Operation| o.has_told() && o.op.is_abandoned();
         if !self.table.get_mut(key).is_some_and(parts) {
             return false;
         }
-        if let Some(operation) = self.table.remove(key) {
+        if let Some(operation) = self.remove(key) {
             self.kept.insert(key.raw(), operation.op.part());
         }
         true
+    }
+
+    /// Takes an operation out that the kernel does not know of, or no more.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Operation> {
+        let operation = self.table.remove(key)?;
+        if operation.has_apart() {
+            self.apart.remove(&key.raw());
+        }
+        Some(operation)
     }
 
     /// Starts the receives again that found no buffer in an earlier turn.
@@ -191,12 +206,14 @@ impl Proactor {
             let Some(operation) = self.table.get_mut(key) else {
                 continue;
             };
-            if buffers > 0 && !operation.hungry {
+            if buffers > 0 && !operation.is_hungry() {
                 buffers -= 1;
             } else {
-                operation.private = Some(Box::new(Private::new(self.buffers.size())));
+                let private = Private::new(self.buffers.size());
+                self.apart.insert(key.raw(), Apart::Buffer(private));
+                operation.set_apart(true);
             }
-            operation.hungry = true;
+            operation.starves();
             self.start(key);
         }
     }
@@ -274,7 +291,7 @@ impl Driver for Proactor {
             return;
         };
         let wish = std::mem::replace(&mut operation.wish, Wish::End);
-        if operation.told.is_some() {
+        if operation.has_told() {
             self.doomed.push(key);
             return;
         }
@@ -360,7 +377,7 @@ impl Driver for Proactor {
             for key in idle {
                 if let Some(operation) = self.table.get_mut(key) {
                     operation.wish = Wish::End;
-                    if operation.told.is_some() {
+                    if operation.has_told() {
                         self.doomed.push(key);
                     } else if operation.stage != Stage::Pushed {
                         operation.stage = Stage::Doomed;
@@ -373,10 +390,10 @@ impl Driver for Proactor {
         self.drain(Instant::now() + grace.min(LONGEST_GRACE));
         let mut leaked = 0;
         for operation in self.table.drain() {
-            std::mem::forget(operation.private);
             operation.op.leak();
             leaked += 1;
         }
+        std::mem::forget(std::mem::take(&mut self.apart));
         for kept in std::mem::take(&mut self.kept).into_values() {
             std::mem::forget(kept);
             leaked += 1;

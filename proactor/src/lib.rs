@@ -73,7 +73,7 @@ pub use setup::{SetupError, Step};
 use buffers::Buffers;
 use faults::Ring;
 use isochrome_runtime::op::Kept;
-use operation::Operation;
+use operation::{Apart, Operation};
 use table::{Key, Table};
 use wake::Wake;
 
@@ -89,6 +89,8 @@ pub struct Proactor {
     ring: Ring,
     buffers: Buffers,
     table: Table<Operation>,
+    /// What few operations have, by the name of the operation.
+    apart: BTreeMap<u64, Apart>,
     /// What abandoned sends without a copy left to the kernel, by the name of
     /// the operation, until its last completion.
     kept: BTreeMap<u64, Kept>,

@@ -27,7 +27,7 @@ use isochrome_runtime::op::{InFlight, Interest, Op};
 use crate::buffers::{GROUP, Private};
 use crate::family::{has_ended, hides_the_end};
 use crate::file;
-use crate::table::Key;
+use crate::table::{Key, Table, Tenant};
 
 /// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h`.
 const POLL_FIRST: u16 = 1 << 0;
@@ -119,25 +119,48 @@ pub(crate) enum Duty {
 
 pub(crate) struct Operation {
     pub(crate) op: InFlight,
+    generation: u32,
+    /// How much is still to be sent before it is done: all that is left or, if
+    /// any will do, one. `u32::MAX` for that much and more: no completion tells
+    /// of so much, so that more is asked for before this is known better.
+    left: u32,
+    /// With `TOLD`: what a send without a copy came to, as the kernel says it,
+    /// which still has the memory: its last completion says that it has not.
+    result: i32,
     pub(crate) kind: Kind,
     pub(crate) stage: Stage,
     pub(crate) wish: Wish,
-    /// A receive that goes on by itself.
-    pub(crate) multishot: bool,
-    /// It may have found an end beside the data, and not told (`family`).
-    pub(crate) may_hide: bool,
-    /// A receive that starved, and has not received since.
-    pub(crate) hungry: bool,
-    /// Where a hungry receive receives to if the ring is empty. (In a box, so
-    /// that those who never starve are small.)
-    pub(crate) private: Option<Box<Private>>,
-    /// What a send without a copy came to, as the kernel says it, which still
-    /// has the memory: its last completion says that it has not.
-    pub(crate) told: Option<i32>,
+    flags: Flags,
+}
+
+/// What is true of an operation.
+type Flags = u8;
+
+/// It has told what it came to, in `result`.
+const TOLD: Flags = 1;
+/// A receive that goes on by itself.
+const GOES_ON: Flags = 1 << 1;
+/// It may have found an end beside the data, and not told (`family`).
+const MAY_HIDE: Flags = 1 << 2;
+/// A receive that starved, and has not received since.
+const HUNGRY: Flags = 1 << 3;
+/// There is an [`Apart`] of it.
+const HAS_APART: Flags = 1 << 4;
+
+/// What few operations have, kept by key, so that the others have no room for
+/// it. It is there as long as it is needed, and no longer than the operation.
+pub(crate) enum Apart {
+    /// Where a hungry receive receives to if the ring is empty.
+    Buffer(Private),
     /// How much was sent by earlier steps.
-    pub(crate) sent: usize,
-    /// How much is to be sent before it is done: all or, if any will do, one.
-    pub(crate) goal: usize,
+    Sent(usize),
+}
+
+impl Tenant for Operation {
+    #[inline]
+    fn generation(&self) -> u32 {
+        self.generation
+    }
 }
 
 impl Operation {
@@ -151,12 +174,12 @@ impl Operation {
     ) -> Operation {
         let fd = op.fd();
         let tcp = op.descriptor().is_tcp();
-        let (kind, goal, multishot, pushed) = op.begin(key.raw(), |op| {
+        let (kind, left, multishot, pushed) = op.begin(key.raw(), |op| {
             if let Op::Send { data, from, all } = op {
                 // What nearly every round trip has, without the questions.
-                let goal = goal(data, *from, *all);
+                let left = left(data, *from, *all);
                 let pushed = push(&send_entry(Fd(fd), data, *from, *all, key));
-                return (Kind::Send, goal, false, pushed);
+                return (Kind::Send, left, false, pushed);
             }
             first_entry(Fd(fd), tcp, op, key, &mut push)
         });
@@ -166,26 +189,95 @@ impl Operation {
         };
         Operation {
             op,
+            generation: key.generation(),
+            left: at_most(left),
+            result: 0,
             kind,
             stage,
             wish: Wish::Go,
-            multishot,
-            may_hide: multishot,
-            hungry: false,
-            private: None,
-            told: None,
-            sent: 0,
-            goal,
+            flags: if multishot { GOES_ON | MAY_HIDE } else { 0 },
         }
+    }
+
+    #[inline]
+    fn is(&self, flag: Flags) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether it is a receive that goes on by itself.
+    #[inline]
+    pub(crate) fn goes_on(&self) -> bool {
+        self.is(GOES_ON)
+    }
+
+    /// Whether it is a receive that starved, and has not received since.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.is(HUNGRY)
+    }
+
+    pub(crate) fn starves(&mut self) {
+        self.flags |= HUNGRY;
+    }
+
+    #[inline]
+    pub(crate) fn has_eaten(&mut self) {
+        self.flags &= !HUNGRY;
+    }
+
+    pub(crate) fn has_apart(&self) -> bool {
+        self.is(HAS_APART)
+    }
+
+    /// There is something of it apart now, or no longer.
+    pub(crate) fn set_apart(&mut self, there: bool) {
+        self.flags &= !HAS_APART;
+        if there {
+            self.flags |= HAS_APART;
+        }
+    }
+
+    /// A send without a copy says what it came to.
+    pub(crate) fn tell(&mut self, result: i32) {
+        self.flags |= TOLD;
+        self.result = result;
+    }
+
+    pub(crate) fn has_told(&self) -> bool {
+        self.is(TOLD)
+    }
+
+    /// What it has told.
+    pub(crate) fn take_told(&mut self) -> Option<i32> {
+        let told = self.has_told().then_some(self.result);
+        self.flags &= !TOLD;
+        told
+    }
+
+    /// Whether this completion, the last, of `count` bytes, is all there is to
+    /// say of a send.
+    #[inline]
+    pub(crate) fn is_sent_by(&self, count: usize) -> bool {
+        self.kind == Kind::Send && count >= self.left as usize && !self.is(TOLD | HAS_APART)
     }
 
     /// Keeps the place after `n` bytes of a [`Duty::Resend`].
     pub(crate) fn advance(&mut self, n: usize) {
-        self.op.with_op(|op| match op {
-            Op::Send { from, .. } | Op::SendZc { from, .. } => *from += n,
-            Op::SendVectored(data) => data.advance(n),
-            _ => {}
+        let left = self.op.with_op(|op| match op {
+            Op::Send { data, from, all } => {
+                *from += n;
+                left(data, *from, *all)
+            }
+            Op::SendZc { data, from } => {
+                *from += n;
+                left(data, *from, true)
+            }
+            Op::SendVectored(data) => {
+                data.advance(n);
+                data.len() - data.sent()
+            }
+            _ => 0,
         });
+        self.left = at_most(left);
     }
 
     /// Whether a send without a copy cannot be done here, and was made a plain
@@ -215,28 +307,36 @@ impl Operation {
     /// Whether a receive that goes on and has `emptied` its socket, or not, is
     /// to begin anew, because it hides the end.
     pub(crate) fn hides_the_end(&mut self, emptied: bool) -> bool {
-        let look = self.may_hide && emptied;
-        self.may_hide &= !look;
+        let look = emptied && self.is(MAY_HIDE);
+        if look {
+            self.flags &= !MAY_HIDE;
+        }
         look && has_ended(self.op.fd())
     }
 
     /// What to do about a completion with this result.
     pub(crate) fn duty(&self, result: Result<usize, i32>, more: bool) -> Duty {
-        let left = self.goal.saturating_sub(self.sent);
-        duty(self.kind, self.wish, left, result, more)
+        duty(self.kind, self.wish, self.left as usize, result, more)
     }
 
-    /// The entry that starts it again.
+    /// The entry that starts it again, into what it has `apart`, if that is a
+    /// buffer.
     ///
-    /// What it points to is owned by the [`InFlight`] and by `private`, and
+    /// What it points to is owned by the [`InFlight`] and by `apart`, and
     /// neither moves it.
-    pub(crate) fn entry(&mut self, key: Key) -> squeue::Entry {
-        self.may_hide = self.multishot;
+    pub(crate) fn entry(&mut self, key: Key, apart: Option<&mut Apart>) -> squeue::Entry {
+        let goes_on = self.goes_on();
+        if goes_on {
+            self.flags |= MAY_HIDE;
+        }
         let fd = Fd(self.op.fd());
         let receive = Receive {
-            multishot: self.multishot,
-            hungry: self.hungry,
-            private: self.private.as_deref_mut(),
+            multishot: goes_on,
+            hungry: self.is_hungry(),
+            private: match apart {
+                Some(Apart::Buffer(private)) => Some(private),
+                _ => None,
+            },
         };
         self.op.with_op(|op| entry(fd, op, receive, key))
     }
@@ -251,7 +351,7 @@ struct Receive<'a> {
 
 // Each connection that waits has one in the table.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Operation>() <= 48);
+const _: () = assert!(Table::<Operation>::ENTRY <= 24);
 
 /// Makes the first entry of any operation. Says what it is, how much it sends,
 /// whether it is a multishot receive, and whether it was pushed.
@@ -263,12 +363,12 @@ fn first_entry(
     key: Key,
     push: &mut dyn FnMut(&squeue::Entry) -> bool,
 ) -> (Kind, usize, bool, bool) {
-    let (kind, goal) = match op {
+    let (kind, left) = match op {
         Op::Accept => (Kind::Accept, 0),
         Op::Connect(_) => (Kind::Connect, 0),
         Op::Recv => (Kind::Recv, 0),
-        Op::Send { data, from, all } => (Kind::Send, goal(data, *from, *all)),
-        Op::SendZc { data, from } => (Kind::Send, goal(data, *from, true)),
+        Op::Send { data, from, all } => (Kind::Send, left(data, *from, *all)),
+        Op::SendZc { data, from } => (Kind::Send, left(data, *from, true)),
         Op::SendVectored(data) => (Kind::Send, data.len()),
         Op::File(op) => (Kind::File(file::Kind::of(op)), 0),
         Op::Edges(_) => (Kind::Edges, 0),
@@ -280,14 +380,20 @@ fn first_entry(
         private: None,
     };
     let pushed = push(&entry(fd, op, receive, key));
-    (kind, goal, multishot, pushed)
+    (kind, left, multishot, pushed)
 }
 
 /// How much is to be sent.
 #[inline]
-fn goal(data: &Lent, from: usize, all: bool) -> usize {
+fn left(data: &Lent, from: usize, all: bool) -> usize {
     let rest = data.len().saturating_sub(from);
     if all { rest } else { rest.min(1) }
+}
+
+/// As much as [`Operation::left`] can say.
+#[inline]
+fn at_most(left: usize) -> u32 {
+    u32::try_from(left).unwrap_or(u32::MAX)
 }
 
 /// What is sent of `data` by one entry: all that is left, within reason.

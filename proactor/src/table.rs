@@ -49,9 +49,16 @@ impl Key {
         self.0 as u32 as usize
     }
 
-    const fn generation(self) -> u32 {
+    pub(crate) const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
+}
+
+/// What has room for its generation: it can be where a table beside the value
+/// would leave a gap.
+pub(crate) trait Tenant {
+    /// That of the key which it was made for.
+    fn generation(&self) -> u32;
 }
 
 /// Entries by key.
@@ -67,14 +74,36 @@ pub(crate) struct Table<T> {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
-    generation: u32,
-    /// Of a vacant entry: the one that is filled after it.
-    next: u32,
-    value: Option<T>,
+enum Entry<T> {
+    Filled(T),
+    /// With the entry that is filled after it.
+    Vacant(u32),
 }
 
-impl<T> Table<T> {
+impl<T: Tenant> Entry<T> {
+    /// What has this key.
+    #[inline]
+    fn of(&self, key: Key) -> Option<&T> {
+        match self {
+            Entry::Filled(value) if value.generation() == key.generation() => Some(value),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn of_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self {
+            Entry::Filled(value) if value.generation() == key.generation() => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl<T: Tenant> Table<T> {
+    /// What an entry takes.
+    #[cfg(target_pointer_width = "64")]
+    pub(crate) const ENTRY: usize = size_of::<Entry<T>>();
+
     pub(crate) fn new() -> Table<T> {
         Table {
             entries: Vec::new(),
@@ -100,10 +129,11 @@ impl<T> Table<T> {
         let key = Key::new(index, self.generation);
         let entry = &mut self.entries[key.index()];
         let (value, extra) = make(key);
-        debug_assert!(entry.value.is_none());
-        entry.value = Some(value);
-        entry.generation = key.generation();
-        self.vacant = entry.next;
+        debug_assert_eq!(value.generation(), key.generation());
+        match std::mem::replace(entry, Entry::Filled(value)) {
+            Entry::Vacant(next) => self.vacant = next,
+            Entry::Filled(_) => unreachable!("an entry in the list of the vacant ones is one"),
+        }
         self.len += 1;
         (key, extra)
     }
@@ -112,27 +142,17 @@ impl<T> Table<T> {
     fn grow(&mut self) {
         let next = self.entries.len() + 1;
         debug_assert!(next < CANCEL as usize);
-        self.entries.push(Entry {
-            generation: 0,
-            next: next as u32,
-            value: None,
-        });
+        self.entries.push(Entry::Vacant(next as u32));
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.entry(key)?.value.as_mut()
-    }
-
-    #[inline]
-    fn entry(&mut self, key: Key) -> Option<&mut Entry<T>> {
-        let entry = self.entries.get_mut(key.index())?;
-        (entry.generation == key.generation()).then_some(entry)
+        self.entries.get_mut(key.index())?.of_mut(key)
     }
 
     pub(crate) fn contains(&self, key: Key) -> bool {
         let entry = self.entries.get(key.index());
-        entry.is_some_and(|e| e.generation == key.generation() && e.value.is_some())
+        entry.is_some_and(|entry| entry.of(key).is_some())
     }
 
     #[inline]
@@ -147,36 +167,65 @@ impl<T> Table<T> {
         key: Key,
         is_over: impl FnOnce(&mut T) -> bool,
     ) -> Option<T> {
-        let vacant = self.vacant;
-        let entry = self.entry(key)?;
-        if !is_over(entry.value.as_mut()?) {
+        let entry = self.entries.get_mut(key.index())?;
+        if !is_over(entry.of_mut(key)?) {
             return None;
         }
-        entry.next = vacant;
-        let value = entry.value.take();
+        let Entry::Filled(value) = std::mem::replace(entry, Entry::Vacant(self.vacant)) else {
+            unreachable!("it was there just now");
+        };
         self.vacant = key.index() as u32;
         self.len -= 1;
-        value
+        Some(value)
     }
 
     /// Every entry, by key.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
         let entries = self.entries.iter().enumerate();
-        let filled = entries.filter(|(_, entry)| entry.value.is_some());
-        filled.map(|(index, entry)| Key::new(index as u32, entry.generation))
+        entries.filter_map(|(index, entry)| match entry {
+            Entry::Filled(value) => Some(Key::new(index as u32, value.generation())),
+            Entry::Vacant(_) => None,
+        })
     }
 
     /// Takes every entry out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.vacant = 0;
         self.len = 0;
-        self.entries.drain(..).filter_map(|entry| entry.value)
+        self.entries.drain(..).filter_map(|entry| match entry {
+            Entry::Filled(value) => Some(value),
+            Entry::Vacant(_) => None,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Value {
+        number: u32,
+        generation: u32,
+    }
+
+    impl Tenant for Value {
+        fn generation(&self) -> u32 {
+            self.generation
+        }
+    }
+
+    fn insert(table: &mut Table<Value>, number: u32) -> Key {
+        let made = |key: Key| Value {
+            number,
+            generation: key.generation(),
+        };
+        table.insert_with(|key| (made(key), ())).0
+    }
+
+    fn remove(table: &mut Table<Value>, key: Key) -> Option<u32> {
+        table.remove(key).map(|value| value.number)
+    }
 
     #[test]
     fn the_halves_of_a_key_do_not_mix() {
@@ -196,34 +245,39 @@ mod tests {
     #[test]
     fn a_stale_key_does_not_reach_the_next_tenant() {
         let mut table = Table::new();
-        let first = table.insert_with(|_| ("first", ())).0;
-        assert_eq!(table.remove(first), Some("first"));
-        let second = table.insert_with(|_| ("second", ())).0;
+        let first = insert(&mut table, 1);
+        assert_eq!(remove(&mut table, first), Some(1));
+        let second = insert(&mut table, 2);
         assert_eq!(first.index(), second.index(), "the index is reused");
         assert!(!table.contains(first));
         assert_eq!(table.get_mut(first), None);
         assert_eq!(table.remove(first), None);
-        assert_eq!(table.get_mut(second), Some(&mut "second"));
+        assert_eq!(table.get_mut(second).unwrap().number, 2);
     }
 
     #[test]
     fn what_was_left_last_is_filled_first_and_then_the_table_grows() {
         let mut table = Table::new();
-        let keys = [0, 1, 2].map(|n| table.insert_with(|_| (n, ())).0);
-        assert_eq!(table.remove_if(keys[1], |n| *n == 7), None, "not over");
-        assert_eq!(table.remove_if(keys[1], |n| *n == 1), Some(1));
-        assert_eq!(table.remove(keys[0]), Some(0));
+        let keys = [0, 1, 2].map(|n| insert(&mut table, n));
+        assert_eq!(
+            table.remove_if(keys[1], |v| v.number == 7),
+            None,
+            "not over"
+        );
+        assert!(table.remove_if(keys[1], |v| v.number == 1).is_some());
+        assert_eq!(remove(&mut table, keys[0]), Some(0));
         assert_eq!((table.len(), table.keys().count()), (1, 1));
-        let again = [3, 4, 5].map(|n| table.insert_with(|_| (n, ())).0);
+        let again = [3, 4, 5].map(|n| insert(&mut table, n));
         assert_eq!(again.map(Key::index), [0, 1, 3]);
-        assert_eq!(table.drain().collect::<Vec<_>>(), [3, 4, 2, 5]);
-        assert_eq!(table.insert_with(|_| (6, ())).0.index(), 0);
+        let drained = table.drain().map(|value| value.number);
+        assert_eq!(drained.collect::<Vec<_>>(), [3, 4, 2, 5]);
+        assert_eq!(insert(&mut table, 6).index(), 0);
     }
 
     #[test]
     fn unknown_and_reserved_keys_find_nothing() {
         let mut table = Table::new();
-        table.insert_with(|_| (1, ()));
+        insert(&mut table, 1);
         for key in [Key::WAKE, Key::CANCEL_ALL, Key::new(7, 1), Key::new(0, 0)] {
             assert_eq!(table.get_mut(key), None);
             assert_eq!(table.remove(key), None);
@@ -234,7 +288,7 @@ mod tests {
     fn the_generation_wraps() {
         let mut table = Table::new();
         table.generation = u32::MAX;
-        let key = table.insert_with(|_| ((), ())).0;
+        let key = insert(&mut table, 1);
         assert_eq!(key.generation(), 0);
         assert!(table.contains(key));
         assert_eq!(table.drain().count(), 1);
