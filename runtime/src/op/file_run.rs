@@ -61,7 +61,13 @@ impl Future for FileRun<'_> {
         };
         let take = |state: &mut State| state.take_result();
         let owned = poll_owned(this.slot, number, submitted, cx, op, hand_over, take);
-        let (completion, landed) = ready!(owned);
+        let (completion, landed) = match ready!(owned) {
+            Ok(ended) => ended,
+            Err(e) => {
+                let op = this.op.take().expect("not submitted");
+                return Poll::Ready((Err(e), op));
+            }
+        };
         let Op::File(op) = landed.into_op() else {
             unreachable!("a port gives back the operation it was given")
         };

@@ -10,6 +10,13 @@
 //!    +------------------+  InFlight, abandoned            Idle
 //!    |                       |
 //!    +-----------------------+ end: unwanted
+//!
+//!         start_fed                  end_fed: failed            take_finished
+//!   Idle ------------> InFlight, fed ---------------> Failed ------------------> Idle
+//!    ^                  |    |                          |
+//!    |  end_fed         |    | abandon                  | abandon
+//!    +------------------+    v                          v
+//!                       InFlight, abandoned            Idle
 //! ```
 //!
 //! # Rules
@@ -31,12 +38,20 @@
 //!    key cancelled, which is right, twice perhaps.
 //! 5. What is recalled is cancelled in the same way, and still the asker's: it
 //!    ends as any other, so that nothing it brings is lost.
+//! 6. What is fed has no asker: its memory is nobody's when it has ended, and
+//!    whoever called `end_fed` drops it. That it failed is anybody's: the phase
+//!    stays until one of them takes it.
+//! 7. The end of the direction, asked for while something fed is in flight, is
+//!    an order to whoever ends that. Either `end_after_fed` comes first, and then
+//!    `end_fed` says so; or the asker does it.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
     InFlight,
     Finished,
+    /// What was fed failed, and nobody was told yet.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -63,6 +78,10 @@ impl Marks {
     const ABANDONED: Marks = Marks(2);
     /// It is to end, and what it brings until then is wanted.
     const RECALLED: Marks = Marks(4);
+    /// It has no asker.
+    const FED: Marks = Marks(8);
+    /// The direction ends with what is fed.
+    const LAST: Marks = Marks(16);
 
     #[inline]
     fn has(self, mark: Marks) -> bool {
@@ -125,6 +144,13 @@ impl Lifecycle {
         self.key = NO_KEY;
     }
 
+    /// As `start`, of something that nobody waits for.
+    #[inline]
+    pub(super) fn start_fed(&mut self, worker: Option<usize>) {
+        self.start(false, worker);
+        self.marks = Marks::FED;
+    }
+
     /// It is on its way to another worker.
     pub(crate) fn sent_to(&mut self, worker: usize) {
         self.worker = worker as u16;
@@ -147,6 +173,7 @@ impl Lifecycle {
     pub(super) fn end(&mut self, subscription: bool) -> Ended {
         self.marks.take(Marks::RECALLED);
         if self.marks.take(Marks::ABANDONED) {
+            self.marks.take(Marks::FED);
             self.phase = Phase::Idle;
             return Ended::Unwanted;
         }
@@ -158,12 +185,34 @@ impl Lifecycle {
         Ended::Finished
     }
 
-    /// The asker takes a one-shot operation that has finished. `false`: it has
-    /// not.
+    /// The last completion of what is fed is there. `true`: the direction is to
+    /// be ended (rule 7).
+    #[inline]
+    #[must_use]
+    pub(super) fn end_fed(&mut self, failed: bool) -> bool {
+        debug_assert!(self.is_fed());
+        self.phase = if failed { Phase::Failed } else { Phase::Idle };
+        let last = self.marks.has(Marks::LAST);
+        self.marks = Marks::NONE;
+        last
+    }
+
+    /// Has the direction ended with what is fed. `false`: nothing is.
+    #[must_use]
+    pub(super) fn end_after_fed(&mut self) -> bool {
+        let fed = self.is_fed();
+        if fed {
+            self.marks.add(Marks::LAST);
+        }
+        fed
+    }
+
+    /// The asker takes a one-shot operation that has finished, or anybody the
+    /// word that what was fed has failed. `false`: there is none.
     #[inline]
     #[must_use]
     pub(super) fn take_finished(&mut self) -> bool {
-        let finished = self.phase == Phase::Finished;
+        let finished = self.is_finished();
         if finished {
             self.phase = Phase::Idle;
         }
@@ -228,6 +277,23 @@ impl Lifecycle {
         self.marks.has(Marks::ABANDONED)
     }
 
+    #[inline]
+    fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Finished | Phase::Failed)
+    }
+
+    /// What is in flight is fed, and was not abandoned.
+    #[inline]
+    pub(super) fn is_fed(&self) -> bool {
+        self.marks.0 & (Marks::FED.0 | Marks::ABANDONED.0) == Marks::FED.0
+    }
+
+    /// What was fed failed, and nobody was told yet.
+    #[inline]
+    pub(super) fn has_failed(&self) -> bool {
+        self.phase == Phase::Failed
+    }
+
     /// What is in flight is one `Run`'s.
     #[inline]
     pub(super) fn is_owned(&self) -> bool {
@@ -237,6 +303,6 @@ impl Lifecycle {
     /// What is there is one `Run`'s, or the end of a one-shot operation.
     #[inline]
     pub(super) fn is_owned_or_finished(&self) -> bool {
-        self.is_owned() || self.phase == Phase::Finished
+        self.is_owned() || self.is_finished()
     }
 }

@@ -35,6 +35,7 @@
 //! | `owner` | who keeps a slot alive, and where it lies |
 //! | `lifecycle` | where the operation is: a pure state |
 //! | `port`, `ports`, `send` | the asking side |
+//! | `feed` | sends that nobody waits for |
 //! | `flight` | what a slot needs while something is in flight |
 //! | `line` | who waits |
 //! | `ready` | how operations are carried out where the driver works by readiness |
@@ -51,7 +52,7 @@
 //!
 //! 1. A slot has one operation at a time. It is *idle*, then *in flight* from
 //!    the submission to [`InFlight::finish`], then *finished* until the result
-//!    is taken (one-shot) or idle again (subscription).
+//!    is taken (one-shot) or idle again (subscription, and what is fed).
 //! 2. An abandoned operation is cancelled, and retired by its last completion:
 //!    what it yields (a socket, a lease) is dropped there, and so closed or
 //!    given back. The next operation of the slot waits for that, but not for a
@@ -71,6 +72,7 @@ mod address;
 mod attempt;
 pub mod call;
 mod direct;
+mod feed;
 mod file;
 mod file_run;
 mod file_sys;
@@ -91,6 +93,7 @@ mod sys;
 pub use crate::budget::poll_budget;
 pub use address::Address;
 pub(crate) use file::carry_out;
+pub use feed::{Feed, Flush};
 pub use file::{FileOp, Inline, Stat, closed};
 pub use file_run::FileRun;
 pub use file_sys::{STAT_MASK, stat_flags};

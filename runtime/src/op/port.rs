@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::attempt::{self, Attempt};
+use super::feed;
 use super::line::{ANYONE, For, Place};
 use super::owner::SlotRef;
 use super::ready;
@@ -408,7 +409,10 @@ impl Future for Run<'_> {
             let (number, submitted) = (&mut run.number, &mut run.submitted);
             let take = |state: &mut State| state.take_result();
             let owned = poll_owned(run.slot, number, submitted, cx, op, submit, take);
-            return owned.map(|(completion, landed)| (completion, landed.into_op()));
+            return Poll::Ready(match ready!(owned) {
+                Ok((completion, landed)) => (completion, landed.into_op()),
+                Err(e) => (Err(e), run.op.take().expect("not submitted")),
+            });
         }
         let op = run.op.as_mut().expect("polled after completion");
         let place = Some(&mut run.number);
@@ -434,6 +438,11 @@ pub(super) fn submit(slot: &Slot) {
 /// Carries out a one-shot operation, made by `op` when its turn has come, and
 /// handed by `submit` to who carries it out and completes it. What it came to
 /// is taken out of the slot by `take`, if it is there.
+///
+/// # Errors
+///
+/// Of what was fed before, of which nobody was told yet: then nothing is
+/// submitted, and `op` is not called.
 #[inline]
 pub(super) fn poll_owned<T>(
     slot: &Slot,
@@ -443,15 +452,12 @@ pub(super) fn poll_owned<T>(
     op: impl FnOnce() -> Op,
     submit: impl FnOnce(&Slot),
     take: impl FnOnce(&mut State) -> Option<T>,
-) -> Poll<T> {
+) -> Poll<io::Result<T>> {
     ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
     if !*submitted {
         if !(state.is_idle() && state.line.is_turn_of(*number)) {
-            let old = state.line.wait(Some(number), For::Turn, cx.waker());
-            drop(state);
-            drop(old);
-            return Poll::Pending;
+            return feed::poll_turn(slot, state, number, cx).map(Err);
         }
         let left = state.line.leave_again(&Some(number));
         state.start_owned(slot.here(), cx.waker(), op);
@@ -474,7 +480,7 @@ pub(super) fn poll_owned<T>(
         turn.wake();
     }
     budget::spend();
-    Poll::Ready(ended)
+    Poll::Ready(Ok(ended))
 }
 
 /// Whoever carried out a one-shot operation goes away. `last` is done to the

@@ -134,7 +134,7 @@ impl<B: IoBuf> SendBuf<'_, B> {
         let (number, submitted) = (&mut self.number, &mut self.submitted);
         let take = |state: &mut State| state.take_sent();
         let owned = poll_owned(self.slot, number, submitted, cx, op, submit, take);
-        owned.map(|(result, _sent)| result)
+        owned.map(|ended| ended.and_then(|(result, _sent)| result))
     }
 }
 

@@ -6,6 +6,7 @@
 //! contended. Nothing that can panic runs under it. That keeps this file, on
 //! which the soundness of both drivers stands, free of `unsafe`.
 
+mod fed;
 mod in_flight;
 
 pub use in_flight::{InFlight, Kept};
@@ -356,10 +357,11 @@ impl State {
             .map(|_| 0)
     }
 
-    /// The waker of whose turn it is, if the slot is free for it.
+    /// The waker of whose turn it is, if the slot is free for it, or has to tell
+    /// of a failure.
     #[inline]
     pub(super) fn turn(&mut self) -> Option<Waker> {
-        if self.is_idle() {
+        if self.is_idle() || self.life.has_failed() {
             self.line.turn()
         } else {
             None

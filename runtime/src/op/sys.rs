@@ -39,6 +39,13 @@ pub(super) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// shutdown(2) of what is sent.
+#[cold]
+pub(super) fn end_writing(fd: RawFd) -> io::Result<()> {
+    // SAFETY: it takes no memory.
+    retry(|| unsafe { libc::shutdown(fd, libc::SHUT_WR) as isize }).map(|_| ())
+}
+
 /// recv(2).
 ///
 /// # Safety

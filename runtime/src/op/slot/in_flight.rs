@@ -121,7 +121,7 @@ impl InFlight {
         let slot = SlotRef::out_of(self);
         let mut state = slot.slot().lock();
         if !state.is_awaited() {
-            return Self::end_with(state, completion);
+            return Self::end_with(slot.slot(), state, completion);
         }
         // What nearly every send comes to.
         let ended = state.life.end(false);
@@ -161,10 +161,14 @@ impl InFlight {
     }
 
     #[inline(never)]
-    fn end_with(state: Guard<'_, State>, completion: Completion) {
-        Self::end(state, Some(completion));
+    fn end_with(slot: &Slot, state: Guard<'_, State>, completion: Completion) {
+        match state.life.is_fed() {
+            true => slot.end_fed(state, completion),
+            false => Self::end(state, Some(completion)),
+        }
     }
 
+    /// Of all but what is fed.
     fn end(mut state: Guard<'_, State>, completion: Option<Completion>) {
         let subscription = state.with_op(|op| op.is_subscription());
         let ended = state.life.end(subscription);
@@ -202,10 +206,15 @@ impl InFlight {
     /// [`Driver::shutdown`]: crate::driver::Driver::shutdown
     pub fn leak(self) {
         let slot = ManuallyDrop::new(SlotRef::out_of(self));
-        let lends_none = slot.slot().lock().with_op(Op::leave_memory);
-        if lends_none {
-            Self::end(slot.slot().lock(), Some(Err(cancelled())));
+        let slot = slot.slot();
+        let mut state = slot.lock();
+        let fed = state.life.is_fed();
+        if fed {
+            state.leave_fed();
+        } else if !state.with_op(Op::leave_memory) {
+            return;
         }
+        Self::end_with(slot, state, Err(cancelled()));
     }
 }
 
@@ -231,7 +240,7 @@ impl Drop for InFlight {
 
 #[cold]
 fn drop_unfinished(slot: &Slot) {
-    InFlight::end(slot.lock(), Some(Err(cancelled())));
+    InFlight::end_with(slot, slot.lock(), Err(cancelled()));
 }
 
 impl fmt::Debug for InFlight {

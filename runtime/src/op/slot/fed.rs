@@ -1,0 +1,72 @@
+//! What a slot has of a send that nobody waits for: see `op::feed`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::{Slot, State};
+use crate::lock::Guard;
+use crate::op::{Completion, Op, Yield, sys};
+
+impl State {
+    /// Takes in a send that nobody waits for. The driver of `worker` is the
+    /// first to be asked.
+    #[inline(always)]
+    pub(in crate::op) fn start_fed(&mut self, worker: Option<usize>, op: impl FnOnce() -> Op) {
+        debug_assert!(self.is_idle() && !self.has_op());
+        let flight = self.flight();
+        debug_assert!(flight.is_empty(), "shed at the end of the last operation");
+        // In its place, and what was there is nothing.
+        std::mem::forget(flight.op.replace(op()));
+        self.named = None;
+        self.life.start_fed(worker);
+    }
+
+    /// What is in flight is all sent by this.
+    #[inline]
+    fn sends_all(&mut self, sent: usize) -> bool {
+        self.with_op(|op| matches!(op, Op::Send { data, .. } if data.len() == sent))
+    }
+
+    /// Leaves what is fed to the kernel, for ever, and goes on without.
+    pub(super) fn leave_fed(&mut self) {
+        std::mem::forget(self.land());
+    }
+
+    /// That what was fed has failed, for whoever asks first.
+    #[cold]
+    pub(in crate::op) fn take_failure(&mut self) -> Option<io::Error> {
+        if !self.life.has_failed() || !self.life.take_finished() {
+            return None;
+        }
+        self.first.take().and_then(Result::err)
+    }
+}
+
+impl Slot {
+    /// The last completion of what is fed: rule 3 in `op::feed`.
+    pub(super) fn end_fed(&self, mut state: Guard<'_, State>, completion: Completion) {
+        let failure = match completion {
+            Ok(Yield::Done(n)) if state.sends_all(n) => None,
+            Ok(_) => Some(io::ErrorKind::WriteZero.into()),
+            Err(e) => Some(e),
+        };
+        let last = state.life.end_fed(failure.is_some());
+        let flight = state.flight.take();
+        if let Some(e) = failure {
+            state.first = Some(Err(e));
+        }
+        if last {
+            // Under the lock, so that nobody's send comes between. That the
+            // connection is gone is as good.
+            let _ = sys::end_writing(self.descriptor().as_raw_fd());
+        }
+        let crowd = state.line.crowd();
+        drop(state);
+        if let Some(mut flight) = flight {
+            // In place: the buffer goes back to where it is from.
+            flight.op = None;
+            flight.free();
+        }
+        crowd.wake();
+    }
+}
