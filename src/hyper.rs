@@ -135,9 +135,9 @@ impl<F: Family> rt::Write for Io<F> {
         self.stream.poll_write_vectored(cx, bufs)
     }
 
-    /// Nothing is kept back.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Nothing is kept back but what was fed before hyper had the connection.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -25,8 +25,8 @@ const MOST_SLICES: usize = libc::UIO_MAXIOV as usize;
 impl<F: Family> StreamSocket<F> {
     /// Sends some of the borrowed bytes, and says how many: for a single
     /// writer, only the last waker is kept, and its bytes come between those
-    /// of a [`send_all`](StreamSocket::send_all) that goes on in another task. 0
-    /// only for an empty `buf`.
+    /// of a [`send_all`](StreamSocket::send_all) that goes on in another task,
+    /// but behind what was [fed](StreamSocket::feed). 0 only for an empty `buf`.
     ///
     /// What is pending has sent nothing, so giving up loses no byte, and the
     /// next call may bring other ones. ([`send_all`](StreamSocket::send_all) of
@@ -34,7 +34,8 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// # Errors
     ///
-    /// What send(2) answers. A broken pipe is an error, never a signal.
+    /// What send(2) answers, also for what was fed. A broken pipe is an error,
+    /// never a signal.
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
@@ -102,12 +103,13 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// # Errors
     ///
-    /// [`WouldBlock`](ErrorKind::WouldBlock) if there is no room; else as for
-    /// `poll_write`.
+    /// [`WouldBlock`](ErrorKind::WouldBlock) if there is no room, or something
+    /// [fed](StreamSocket::feed) is under way; else as for `poll_write`.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
+        self.try_flush()?;
         self.socket().send_with_flags(buf, FLAGS)
     }
 
@@ -118,10 +120,12 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// As for `try_write`.
     pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match sendable(bufs) {
-            [] => Ok(0),
-            bufs => self.socket().send_vectored_with_flags(bufs, FLAGS),
+        let bufs = sendable(bufs);
+        if bufs.is_empty() {
+            return Ok(0);
         }
+        self.try_flush()?;
+        self.socket().send_vectored_with_flags(bufs, FLAGS)
     }
 
     /// What the traits call closing or shutting down: the end of the writing
@@ -139,6 +143,8 @@ impl<F: Family> StreamSocket<F> {
         cx: &mut Context<'_>,
         send: impl Fn(&SockRef<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        // Behind what was fed.
+        ready!(self.poll_flush(cx))?;
         // Without a port as long as there is always room.
         if !self.ports.has_aside() {
             loop {

@@ -43,6 +43,7 @@ mod convert;
 mod custom;
 mod datagram;
 mod family;
+mod feed;
 pub mod fs;
 #[cfg(feature = "futures-io")]
 mod futures_io;

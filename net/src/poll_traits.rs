@@ -2,8 +2,8 @@
 //!
 //! Reading copies out of a lease where the driver works by completion, and is
 //! a recv(2) into the caller's memory where it works by readiness. Writing
-//! sends on the spot (see `borrowed`), and flushing has nothing to do. Closing,
-//! or shutting down, ends the writing direction; of a pipe it does nothing,
+//! sends on the spot (see `borrowed`), so that flushing has to do only with what
+//! was fed. Closing, or shutting down, flushes and ends the writing direction; of a pipe it does nothing,
 //! because there the end is told by dropping the last sender. Each direction has
 //! one poller at a time: only the last waker is kept.
 
@@ -28,11 +28,12 @@ macro_rules! writes {
                 $of::poll_write_vectored(&self, cx, bufs)
             }
 
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                $of::poll_flush(&self, cx)
             }
 
-            fn $close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn $close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                ready!($of::poll_flush(&self, cx))?;
                 Poll::Ready(self.end_writing())
             }
 

@@ -25,7 +25,8 @@ pub(crate) fn split<F: Family>(stream: StreamSocket<F>) -> (ReadHalf<F>, WriteHa
 pub struct ReadHalf<F: Family = Tcp>(Arc<StreamSocket<F>>);
 
 /// The half that sends. Dereferences to the [`StreamSocket`]. Dropping it ends
-/// the writing direction, so that the peer sees the end of the stream.
+/// the writing direction, so that the peer sees the end of the stream, behind
+/// what was [fed](StreamSocket::feed) if the other half stays that long.
 #[derive(Debug)]
 pub struct WriteHalf<F: Family = Tcp> {
     stream: Arc<StreamSocket<F>>,
@@ -107,7 +108,7 @@ impl<F: Family> Drop for WriteHalf<F> {
     fn drop(&mut self) {
         if self.ends {
             // An error says that the connection is gone, which is as good.
-            let _ = self.stream.shutdown(Shutdown::Write);
+            let _ = self.stream.end(Shutdown::Write);
         }
     }
 }

@@ -27,7 +27,9 @@ use crate::split::{self, ReadHalf, ReadRef, WriteHalf, WriteRef};
 /// and several tasks that read (or write) take turns, one operation at a time.
 ///
 /// Dropping it closes the connection when the last operation in flight has
-/// ended; the peer sees the end of the stream. With bytes unread it sees a
+/// ended; the peer sees the end of the stream. What was
+/// [fed](StreamSocket::feed) and not [flushed](StreamSocket::flush) may be lost
+/// then. With bytes unread it sees a
 /// reset, as with std; but on the proactor what was received ahead, and waits
 /// here, is not unread to the kernel, and a connection that is dropped on the
 /// runtime's own thread outside of `block_on` is closed by the next one.
@@ -216,13 +218,21 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// A send that waits for room ends with a broken pipe; on a local socket
     /// the kernel tells of that only when the peer reads or closes, and not at
-    /// once as it tells who blocks.
+    /// once as it tells who blocks. But what was [fed](StreamSocket::feed) is
+    /// sent first: while it is under way, the writing half ends behind it, for
+    /// which this does not wait. (To give it up, drop the connection.)
     ///
     /// # Errors
     ///
-    /// If the connection is gone already.
+    /// If the connection is gone already. What was fed and not sent, if that was
+    /// not told yet: the direction is ended nevertheless.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket().shutdown(how)
+        let failure = match how {
+            Shutdown::Read => None,
+            Shutdown::Write | Shutdown::Both => self.ports.send().take_failure(),
+        };
+        let ended = self.end(how);
+        failure.map_or(ended, Err)
     }
 
     /// The address of this end.
@@ -278,7 +288,9 @@ impl<F: Family> StreamSocket<F> {
     }
 
     /// The connection itself, blocking, and what was received and not taken.
+    /// What was fed is sent before.
     pub(crate) async fn leave(self) -> io::Result<(OwnedFd, Vec<u8>)> {
+        self.flush().await?;
         let mut received = Vec::new();
         // The other ports bring nothing.
         for completion in self.ports.recv().recall().await {

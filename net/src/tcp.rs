@@ -96,8 +96,8 @@ impl TcpStream {
 
     /// The connection as one of std, in blocking mode, and what was received
     /// from it and not taken yet: on the proactor the runtime receives ahead,
-    /// and what it had, the connection does not give again. It comes when the
-    /// last operation that was given up has ended.
+    /// and what it had, the connection does not give again. It comes when what
+    /// was fed is sent, and the last operation that was given up has ended.
     ///
     /// Halves are to be [reunited](crate::ReadHalf::reunite) first.
     ///

@@ -306,6 +306,12 @@ impl Sender {
         poll_fn(|cx| waiter.poll_io(cx, Interest::Write, &mut call)).await
     }
 
+    /// As of a connection: nothing is kept back.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// What the traits call closing or shutting down.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
     pub(crate) fn end_writing(&self) -> io::Result<()> {

@@ -109,8 +109,8 @@ impl UnixStream {
 
     /// The connection as one of std, in blocking mode, and what was received
     /// from it and not taken yet: on the proactor the runtime receives ahead,
-    /// and what it had, the connection does not give again. It comes when the
-    /// last operation that was given up has ended.
+    /// and what it had, the connection does not give again. It comes when what
+    /// was fed is sent, and the last operation that was given up has ended.
     ///
     /// Halves are to be [reunited](crate::ReadHalf::reunite) first.
     ///
@@ -144,8 +144,8 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// What sendmsg(2) answers; ETOOMANYREFS if too many descriptors are under
-    /// way. InvalidInput for more than 253, or for some without any byte.
+    /// What sendmsg(2) answers, also for what was fed; ETOOMANYREFS if too many
+    /// descriptors are under way. InvalidInput for more than 253, or for some without any byte.
     pub async fn send_with_fds(
         &self,
         data: &[u8],
@@ -155,6 +155,7 @@ impl UnixStream {
             let message = "descriptors travel with bytes: send at least one";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        self.flush().await?;
         let mut waiter = self.ports.send_aside().waiter();
         let mut call = |fd: BorrowedFd<'_>| fds::send(fd, data, None, descriptors);
         poll_fn(move |cx| waiter.poll_io(cx, Interest::Write, &mut call)).await

@@ -92,8 +92,8 @@ mod sys;
 
 pub use crate::budget::poll_budget;
 pub use address::Address;
-pub(crate) use file::carry_out;
 pub use feed::{Feed, Flush};
+pub(crate) use file::carry_out;
 pub use file::{FileOp, Inline, Stat, closed};
 pub use file_run::FileRun;
 pub use file_sys::{STAT_MASK, stat_flags};
