@@ -102,9 +102,9 @@ async fn echo_lease(stream: TcpStream) -> io::Result<()> {
     loop {
         let lease = stream.recv().await?;
         if lease.is_empty() {
-            return Ok(());
+            return stream.flush().await;
         }
-        stream.send_all(lease).await.0?;
+        stream.feed(lease).await?;
     }
 }
 
