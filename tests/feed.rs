@@ -37,7 +37,7 @@ everywhere!(
 );
 
 /// More than any socket takes while nobody reads.
-const LOTS: usize = 8 << 20;
+const LOTS: usize = 1 << 20;
 
 /// A buffer that says when it is dropped, and is no pattern any more then.
 struct Counted {

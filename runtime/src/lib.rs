@@ -55,6 +55,7 @@ mod op {
     #[allow(dead_code, reason = "not all of it is modelled")]
     mod lifecycle;
     mod model;
+    mod model_feed;
     mod model_readiness;
     mod readiness;
 }
