@@ -27,6 +27,7 @@ everywhere!(
     a_full_disk_is_an_error_and_the_buffer_comes_back,
     metadata_is_what_std_says,
     paths_are_handled_as_by_std,
+    links_and_copies_are_made_as_by_std,
     a_file_changes_hands_with_std,
     an_offset_out_of_range_is_refused,
     files_in_memory_and_on_disk_are_read_alike,
@@ -443,6 +444,37 @@ fn paths_are_handled_as_by_std(rt: Runtime) {
         fs::remove_dir(dir.join("one")).await.unwrap();
         fs::remove_dir_all(dir.join("two")).await.unwrap();
         assert!(fs::read_dir(&dir.0).await.unwrap().is_empty());
+    });
+}
+
+fn links_and_copies_are_made_as_by_std(rt: Runtime) {
+    rt.block_on(async {
+        let dir = Dir::new();
+        let [a, b, link] = ["a", "b", "link"].map(|name| dir.join(name));
+        fs::write(&a, "abc").await.unwrap();
+        fs::set_permissions(&a, PermissionsExt::from_mode(0o640))
+            .await
+            .unwrap();
+        assert_eq!(fs::copy(&a, &b).await.unwrap(), 3);
+        let copied = fs::metadata(&b).await.unwrap();
+        assert_eq!((copied.len(), copied.mode() & 0o777), (3, 0o640));
+        same(fs::hard_link(&a, &b).await, std_fs::hard_link(&a, &b));
+        fs::remove_file(&b).await.unwrap();
+        fs::hard_link(&a, &b).await.unwrap();
+        assert_eq!(fs::metadata(&a).await.unwrap().nlink(), 2);
+        fs::symlink("a", &link).await.unwrap();
+        assert_eq!(fs::read_link(&link).await.unwrap().to_str(), Some("a"));
+        assert_eq!(
+            fs::canonicalize(&link).await.unwrap(),
+            std_fs::canonicalize(&a).unwrap()
+        );
+        same(fs::read_link(&a).await, std_fs::read_link(&a));
+        assert!(fs::exists(&link).await.unwrap());
+        fs::remove_file(&a).await.unwrap();
+        // It leads nowhere now.
+        assert!(!fs::exists(&link).await.unwrap());
+        same(fs::canonicalize(&link).await, std_fs::canonicalize(&link));
+        same(fs::copy(&a, &b).await, std_fs::copy(&a, &b));
     });
 }
 

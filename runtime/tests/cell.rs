@@ -126,6 +126,7 @@ fn a_borrow_under_another_color_or_none_is_an_error(workers: usize) {
     for part in ["Color(7)", "no color", &line] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
+    assert_eq!(std::io::Error::from(none).to_string(), text);
     rt.block_on(async {
         let task = Color::of(8).spawn(async move { cell.get().unwrap_err().to_string() });
         let text = task.await.unwrap();

@@ -412,6 +412,8 @@ fn holds_after_the_end(workers: usize) {
     drop(rt);
     let refused = foreign_block_on(color.hold(async {})).unwrap_err();
     assert!(refused.is_shutdown() && !refused.is_deadlock());
+    let text = refused.to_string();
+    assert_eq!(std::io::Error::from(refused).to_string(), text);
     assert!(foreign_block_on(pinned).unwrap_err().is_shutdown());
     // The color was given back.
     assert_eq!(foreign_block_on(color.run(|| 1)), 1);

@@ -23,8 +23,9 @@ pub use metadata::Metadata;
 pub use open::OpenOptions;
 pub(crate) use open::c_path;
 pub use paths::{
-    DirEntry, create_dir, create_dir_all, metadata, read_dir, remove_dir, remove_dir_all,
-    remove_file, rename, symlink_metadata,
+    DirEntry, canonicalize, copy, create_dir, create_dir_all, exists, hard_link, metadata,
+    read_dir, read_link, remove_dir, remove_dir_all, remove_file, rename, set_permissions, symlink,
+    symlink_metadata,
 };
 pub(crate) use ports::count;
 pub use whole::{read, read_to_string, write};

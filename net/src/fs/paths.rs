@@ -1,8 +1,9 @@
 //! What is done to paths.
 
 use std::ffi::OsString;
-use std::fs::FileType;
+use std::fs::{self, FileType, Permissions};
 use std::io;
+use std::os::unix::fs as unix;
 use std::path::{Path, PathBuf};
 
 use isochrome_runtime::Descriptor;
@@ -50,8 +51,8 @@ async fn pooled<T: Send + 'static>(
     crate::runtime()?.spawn_blocking(f).await?
 }
 
-macro_rules! of_one_path {
-    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+macro_rules! of_paths {
+    ($($(#[$doc:meta])* $of:ident::$name:ident($($path:ident),+) -> $answer:ty;)*) => {$(
         $(#[$doc])*
         ///
         /// On the blocking pool; dropping the future does not stop it.
@@ -60,36 +61,52 @@ macro_rules! of_one_path {
         ///
         /// What std's function of this name answers; if the pool is full;
         /// outside a runtime.
-        pub async fn $name(path: impl AsRef<Path>) -> io::Result<()> {
-            let path = path.as_ref().to_owned();
-            pooled(move || std::fs::$name(path)).await
+        pub async fn $name($($path: impl AsRef<Path>),+) -> io::Result<$answer> {
+            $(let $path = $path.as_ref().to_owned();)+
+            pooled(move || $of::$name($($path),+)).await
         }
     )*};
 }
 
-of_one_path! {
+of_paths! {
     /// Removes a file: unlink(2).
-    remove_file;
+    fs::remove_file(path) -> ();
     /// Makes a directory: mkdir(2).
-    create_dir;
+    fs::create_dir(path) -> ();
     /// Makes a directory, and those that it is in.
-    create_dir_all;
+    fs::create_dir_all(path) -> ();
     /// Removes an empty directory: rmdir(2).
-    remove_dir;
+    fs::remove_dir(path) -> ();
     /// Removes a directory with all that is in it.
-    remove_dir_all;
+    fs::remove_dir_all(path) -> ();
+    /// Gives a file another name, in place of what had it: rename(2).
+    fs::rename(from, to) -> ();
+    /// Copies a file with its permissions, in place of what was there, and says
+    /// how many bytes that was.
+    fs::copy(from, to) -> u64;
+    /// Gives a file one more name: link(2).
+    fs::hard_link(original, link) -> ();
+    /// Makes a symbolic link to `original`, whatever there is: symlink(2).
+    unix::symlink(original, link) -> ();
+    /// Where a symbolic link leads to: readlink(2).
+    fs::read_link(path) -> PathBuf;
+    /// The path from the root, without links: realpath(3).
+    fs::canonicalize(path) -> PathBuf;
+    /// Whether the path leads to anything. That may have changed by the time it
+    /// is known.
+    fs::exists(path) -> bool;
 }
 
-/// Gives a file another name, in place of what had it: rename(2).
+/// Changes the permissions of what a path leads to: chmod(2).
 ///
 /// On the blocking pool; dropping the future does not stop it.
 ///
 /// # Errors
 ///
-/// What rename(2) answers; if the pool is full; outside a runtime.
-pub async fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
-    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
-    pooled(move || std::fs::rename(from, to)).await
+/// What chmod(2) answers; if the pool is full; outside a runtime.
+pub async fn set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    pooled(move || fs::set_permissions(path, permissions)).await
 }
 
 /// What is in a directory.
@@ -128,7 +145,7 @@ pub async fn read_dir(path: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
     let path = path.as_ref().to_owned();
     pooled(move || {
         let mut entries = Vec::new();
-        for entry in std::fs::read_dir(path)? {
+        for entry in fs::read_dir(path)? {
             let entry = entry?;
             match entry.file_type() {
                 Ok(kind) => entries.push(DirEntry {

@@ -393,3 +393,9 @@ impl fmt::Debug for CellError {
 }
 
 impl std::error::Error for CellError {}
+
+impl From<CellError> for std::io::Error {
+    fn from(e: CellError) -> std::io::Error {
+        std::io::Error::other(e)
+    }
+}

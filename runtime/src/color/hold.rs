@@ -421,3 +421,9 @@ impl fmt::Debug for HoldError {
 }
 
 impl std::error::Error for HoldError {}
+
+impl From<HoldError> for std::io::Error {
+    fn from(e: HoldError) -> std::io::Error {
+        std::io::Error::other(e)
+    }
+}
