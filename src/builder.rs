@@ -76,14 +76,15 @@ impl Builder {
         self
     }
 
-    /// How many workers there are, the thread in `block_on` counted in. At
-    /// least one.
+    /// How many workers there are, the thread in `block_on` counted in: 1 to
+    /// 65,535, and what is beyond counts as the nearest.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.runtime = self.runtime.workers(workers);
         self
     }
 
-    /// The most threads of the blocking pool; 512 if not said. At least one.
+    /// The most threads of the blocking pool; 512 if not said. Zero counts
+    /// as one.
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.runtime = self.runtime.blocking_threads(threads);
         self

@@ -43,6 +43,8 @@
 //! | `task::block_in_place` | [`spawn_blocking`](crate::spawn_blocking) |
 //! | `time::pause` | none: tests wait for events, or for short times |
 //!
+//! Sockets call by call are in `docs/surface.md` of the repository.
+//!
 //! Libraries that call `tokio::spawn` or make tokio's sockets by themselves
 //! need tokio's runtime, which can run beside this one on threads of its own:
 //! tasks of either may await what was made in the other.

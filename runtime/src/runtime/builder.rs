@@ -74,15 +74,16 @@ impl Builder {
         Builder::default()
     }
 
-    /// How many workers there are, the thread in `block_on` counted in. At
-    /// least one, and at most 65,535.
+    /// How many workers there are, the thread in `block_on` counted in: 1 to
+    /// 65,535, and what is beyond counts as the nearest.
     pub fn workers(mut self, workers: usize) -> Builder {
         // Numbers of workers have 16 bits, and one of them is nobody's.
         self.workers = Some(workers.clamp(1, usize::from(u16::MAX)));
         self
     }
 
-    /// The most threads of the blocking pool; 512 if not said. At least one.
+    /// The most threads of the blocking pool; 512 if not said. Zero counts
+    /// as one.
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.blocking.threads = threads.max(1);
         self
