@@ -23,6 +23,7 @@ use isochrome::{Color, Runtime, yield_now};
 
 everywhere!(
     echoes_allocate_nothing,
+    feeds_allocate_nothing,
     reads_and_timeouts_allocate_nothing,
     sleeps_and_yields_allocate_nothing,
     wakes_from_other_threads_allocate_nothing,
@@ -107,6 +108,7 @@ impl Counted {
 }
 
 const CONNECTIONS: usize = 8;
+static MESSAGE: [u8; 64] = [7; 64];
 const WARM: usize = 2_000;
 const TRIPS: usize = 10_000;
 
@@ -121,12 +123,18 @@ fn allowance(rt: &Runtime) -> usize {
 }
 
 async fn echo(stream: TcpStream) {
+    let mut fed = false;
     loop {
         let data = stream.recv().await.unwrap();
         if data.is_empty() {
-            return;
+            return stream.flush().await.unwrap();
         }
-        stream.send_all(data).await.0.unwrap();
+        // Both ways to send what was received, in turns.
+        fed = !fed;
+        match fed {
+            true => stream.feed(data).await.unwrap(),
+            false => stream.send_all(data).await.0.unwrap(),
+        }
     }
 }
 
@@ -195,6 +203,16 @@ fn echoes_allocate_nothing(rt: Runtime) {
         let (sent, message) = stream.send_all(message).await;
         sent.unwrap();
         take(&stream, message.len()).await;
+        message
+    }));
+}
+
+fn feeds_allocate_nothing(rt: Runtime) {
+    rt.block_on(measure(&rt, "feed", |stream, message| async move {
+        // A buffer that is as good as new each time.
+        stream.feed(&MESSAGE[..]).await.unwrap();
+        take(&stream, MESSAGE.len()).await;
+        stream.flush().await.unwrap();
         message
     }));
 }

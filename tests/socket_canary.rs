@@ -166,9 +166,14 @@ fn round(driver: DriverChoice, workers: usize, random: &mut Random) -> (Vec<Thin
             let _ = idle.recv().await;
         });
         assert!(poll_once(&mut wait).await.is_pending());
-        let stream = full.clone();
+        let (stream, feeds) = (full.clone(), random.below(2) == 0);
         let mut send: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-            let _ = stream.send_all(pattern(0, SIZE)).await;
+            if feeds {
+                let _ = stream.feed(pattern(0, SIZE)).await;
+                let _ = stream.flush().await;
+            } else {
+                let _ = stream.send_all(pattern(0, SIZE)).await;
+            }
         });
         // By this worker, or by a thread that is none.
         if random.below(2) == 0 {

@@ -111,7 +111,7 @@ impl Connection<'_> {
         loop {
             match self.next().await? {
                 Next::Answer(lease) => self.answer(lease).await?,
-                Next::Close => return Ok(()),
+                Next::Close => return self.stream.flush().await,
                 Next::WindUp => return self.wind_up().await,
             }
         }
@@ -136,7 +136,8 @@ impl Connection<'_> {
         })
     }
 
-    /// Sends the answer in the very buffer that the bytes came in.
+    /// Sends the answer in the very buffer that the bytes came in, and does not
+    /// wait for that: whoever leaves flushes.
     async fn answer(&mut self, mut lease: RecvBuf) -> io::Result<()> {
         self.totals.received.add(lease.len() as u64);
         if let Some(machine) = &mut self.machine {
@@ -146,9 +147,9 @@ impl Connection<'_> {
         if lease.is_empty() {
             return Ok(());
         }
-        let (sent, lease) = self.stream.send_all(lease).await;
-        sent?;
-        self.totals.sent.add(lease.len() as u64);
+        let len = lease.len() as u64;
+        self.stream.feed(lease).await?;
+        self.totals.sent.add(len);
         Ok(())
     }
 
@@ -157,10 +158,12 @@ impl Connection<'_> {
         let end = Instant::now() + GRACE;
         while let Some(lease) = self.receive_before(end, QUIET).await? {
             if lease.is_empty() {
-                return Ok(());
+                return self.stream.flush().await;
             }
             self.answer(lease).await?;
         }
+        // So that a client that only reads is not silent for too long.
+        self.stream.flush().await?;
         self.stream.shutdown(Shutdown::Write)?;
         // The conversation is over: a reset is no error any more.
         while let Ok(Ok(lease)) = timeout(LINGER, self.stream.recv()).await {

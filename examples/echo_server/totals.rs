@@ -18,8 +18,8 @@ pub(crate) struct Totals {
     pub(crate) refused: Count,
     /// Bytes received in order to be answered.
     pub(crate) received: Count,
-    /// Bytes sent. Of a send that failed or was cut nothing is counted:
-    /// nobody can tell how much of it the client has.
+    /// Bytes sent. Of a send that failed or was cut, nobody can tell how much of
+    /// it the client has: it is counted if it was under way.
     pub(crate) sent: Count,
     /// Bytes that arrived when the server was no longer listening.
     pub(crate) discarded: Count,

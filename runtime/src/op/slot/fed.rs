@@ -32,6 +32,14 @@ impl State {
         std::mem::forget(self.land());
     }
 
+    /// `true`.
+    #[cold]
+    fn keep_failure(&mut self, completion: Completion) -> bool {
+        let failure = completion.and_then(|_| Err(io::ErrorKind::WriteZero.into()));
+        self.first = Some(failure);
+        true
+    }
+
     /// That what was fed has failed, for whoever asks first.
     #[cold]
     pub(in crate::op) fn take_failure(&mut self) -> Option<io::Error> {
@@ -45,16 +53,16 @@ impl State {
 impl Slot {
     /// The last completion of what is fed: rule 3 in `op::feed`.
     pub(super) fn end_fed(&self, mut state: Guard<'_, State>, completion: Completion) {
-        let failure = match completion {
-            Ok(Yield::Done(n)) if state.sends_all(n) => None,
-            Ok(_) => Some(io::ErrorKind::WriteZero.into()),
-            Err(e) => Some(e),
+        let failed = match completion {
+            Ok(Yield::Done(n)) if state.sends_all(n) => {
+                // Nothing to drop, and to say so spares the look.
+                std::mem::forget(completion);
+                false
+            }
+            _ => state.keep_failure(completion),
         };
-        let last = state.life.end_fed(failure.is_some());
+        let last = state.life.end_fed(failed);
         let flight = state.flight.take();
-        if let Some(e) = failure {
-            state.first = Some(Err(e));
-        }
         if last {
             // Under the lock, so that nobody's send comes between. That the
             // connection is gone is as good.
