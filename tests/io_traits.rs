@@ -261,6 +261,50 @@ fn pipes_read_and_write(rt: Runtime) {
     });
 }
 
+fn what_was_fed_comes_before_what_is_written(rt: Runtime) {
+    const LEN: usize = 300_000;
+    rt.block_on(async {
+        for which in 0..2 {
+            let (mut near, far) = pair().await;
+            shrink(&near);
+            let writer = async move {
+                near.feed(pattern(0, LEN)).await.unwrap();
+                let bytes = pattern(LEN, 1000);
+                if which == 0 {
+                    use futures::AsyncWriteExt as Ext;
+                    Ext::write_all(&mut near, &bytes).await.unwrap();
+                    near.feed(pattern(LEN + 1000, LEN)).await.unwrap();
+                    Ext::flush(&mut near).await.unwrap();
+                    near.feed(pattern(2 * LEN + 1000, LEN)).await.unwrap();
+                    Ext::close(&mut near).await.unwrap();
+                } else {
+                    use tokio::AsyncWriteExt as Ext;
+                    Ext::write_all(&mut near, &bytes).await.unwrap();
+                    near.feed(pattern(LEN + 1000, LEN)).await.unwrap();
+                    Ext::flush(&mut near).await.unwrap();
+                    near.feed(pattern(2 * LEN + 1000, LEN)).await.unwrap();
+                    Ext::shutdown(&mut near).await.unwrap();
+                }
+                near
+            };
+            let reader = async {
+                let mut at = 0;
+                loop {
+                    let data = far.recv().await.unwrap();
+                    if data.is_empty() {
+                        return at;
+                    }
+                    check(at, &data);
+                    at += data.len();
+                }
+            };
+            let (near, at) = join(writer, reader).await;
+            assert_eq!(at, 3 * LEN + 1000);
+            drop(near);
+        }
+    });
+}
+
 /// Whatever fills its slices is filled by one call: the default of the trait
 /// fills only the first.
 fn reads_fill_several_slices(rt: Runtime) {
@@ -386,5 +430,6 @@ everywhere!(
     tokio_copies_between_connections,
     pipes_read_and_write,
     reads_fill_several_slices,
+    what_was_fed_comes_before_what_is_written,
     local_streams_come_back_by_both,
 );
