@@ -261,7 +261,8 @@ impl<F: Family> StreamSocket<F> {
     /// **Receive by one of the two.** What one has received and not handed out
     /// stays with it, and is lost to the other if that one is dropped. On the
     /// proactor that may be more than was asked for: who has once begun to
-    /// receive is given what comes next, whoever waits.
+    /// receive is given what comes next, whoever waits, until it is closed,
+    /// which is a while after it is dropped.
     ///
     /// Tasks can share a connection by `&`, an [`Arc`], or
     /// [`into_split`](StreamSocket::into_split), which take no descriptor and
