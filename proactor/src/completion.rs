@@ -26,8 +26,11 @@ const BATCH: usize = 32;
 const ERESTARTSYS: i32 = 512;
 
 impl Proactor {
-    /// Handles the completions that are there, and says how many they were.
+    /// Handles the completions that are there, ends the sends that come without
+    /// one, and says how many both were.
     pub(crate) fn reap(&mut self) -> usize {
+        // Before the completions, which may have more to be pushed.
+        let taken = !self.prompt.is_empty() && self.ring.has_taken_all();
         // No more than are there now: without deferred completions the kernel
         // could go on for ever, and the tasks want their turn.
         let ready = self.ring.ready();
@@ -44,7 +47,10 @@ impl Proactor {
                 self.complete(entry);
             }
         }
-        ready
+        match taken {
+            true => ready + self.settle(),
+            false => ready,
+        }
     }
 
     /// A cancel did not find its operation. If that has not completed, it was
@@ -68,13 +74,17 @@ impl Proactor {
         match key {
             Key::WAKE => self.wake_armed = more,
             Key::CANCEL_ALL => {}
+            key if key.is_prompt() => self.fell_short(key.prompt_index(), result),
             key if key.cancels().is_some() => self.cancel_failed(key.cancels(), result),
             // The kernel is done with it.
             _ if self.kept.remove(&key.raw()).is_some() => {}
-            _ => {
-                self.strangers.fetch_add(1, Ordering::Relaxed);
-            }
+            _ => self.is_strange(),
         }
+    }
+
+    /// A completion of nothing that is known.
+    pub(crate) fn is_strange(&self) {
+        self.strangers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What nearly all completions come to has a direct path here.
@@ -170,14 +180,21 @@ impl Proactor {
                 self.starved.push_back(key);
             }
             Duty::Resend => {
-                let sent = result.unwrap_or(0);
-                operation.advance(sent);
-                self.apart.insert(key.raw(), Apart::Sent(before + sent));
-                operation.set_apart(true);
-                self.start(key);
+                self.send_on(key, before, result.unwrap_or(0));
             }
             Duty::Wait => {}
         }
+    }
+
+    /// Sends what is left after `sent` bytes; `before` these were others.
+    pub(crate) fn send_on(&mut self, key: Key, before: usize, sent: usize) {
+        let Some(operation) = self.table.get_mut(key) else {
+            return;
+        };
+        operation.advance(sent);
+        self.apart.insert(key.raw(), Apart::Sent(before + sent));
+        operation.set_apart(true);
+        self.start(key);
     }
 }
 

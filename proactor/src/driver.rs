@@ -17,6 +17,7 @@ use crate::Proactor;
 use crate::buffers::{Buffers, Private};
 use crate::faults::Ring;
 use crate::operation::{Apart, Operation, Stage, Wish, cancel_all_entry, cancel_entry, wake_entry};
+use crate::prompt::Prompt;
 use crate::ring::Entered;
 use crate::setup::{Config, SetupError, Step};
 use crate::table::{Key, Table};
@@ -50,6 +51,7 @@ impl Proactor {
             table: Table::new(),
             apart: BTreeMap::new(),
             kept: BTreeMap::new(),
+            prompt: Prompt::default(),
             wake,
             wake_armed: false,
             cancels: VecDeque::new(),
@@ -231,14 +233,14 @@ impl Proactor {
     fn drain(&mut self, deadline: Instant) {
         loop {
             self.reap();
-            if self.table.len() == 0 && self.kept.is_empty() {
+            if self.table.len() == 0 && self.kept.is_empty() && self.prompt.is_empty() {
                 return;
             }
             // SAFETY: a cancel points to nothing. (If there is no room, the
             // queue is submitted now, and the next round has room.)
             let _ = unsafe { self.ring.push(&cancel_all_entry()) };
             let left = deadline.saturating_duration_since(Instant::now());
-            let entered = if self.ring.ready() > 0 {
+            let entered = if self.ring.ready() > 0 || !self.prompt.is_empty() {
                 self.ring.submit()
             } else {
                 self.ring
@@ -285,8 +287,23 @@ impl Driver for Proactor {
         Ok(())
     }
 
+    fn feed(&mut self, op: InFlight) -> Result<(), InFlight> {
+        match self.push_prompt(op) {
+            Ok(()) => Ok(()),
+            Err(op) => self.submit(op),
+        }
+    }
+
+    fn hurry(&mut self) {
+        self.prompt.hurry();
+    }
+
     fn cancel(&mut self, key: u64) {
         let key = Key::from_raw(key);
+        if key.is_prompt() {
+            // It ends with the next enter, which is to come soon.
+            return self.prompt.hurry();
+        }
         let Some(operation) = self.table.get_mut(key) else {
             return;
         };
@@ -323,7 +340,8 @@ impl Driver for Proactor {
             let complete = self.fill(may_sleep);
             // Whoever gets something now must not wait for the rest, and what
             // has no room yet must not wait for what has (rule 3 of the crate).
-            let sleep = may_sleep && complete && seen == 0 && self.ring.ready() == 0;
+            let waited_for = self.prompt.is_hurried() || self.ring.ready() > 0;
+            let sleep = may_sleep && complete && seen == 0 && !waited_for;
             let entered = if sleep {
                 self.ring.submit_and_sleep(wait, batch)?
             } else if self.ring.due() {
@@ -357,7 +375,8 @@ impl Driver for Proactor {
         let idle = self.doomed.is_empty()
             && self.starved.is_empty()
             && self.cancels.is_empty()
-            && self.backlog.is_empty();
+            && self.backlog.is_empty()
+            && self.prompt.is_empty();
         !idle || self.ring.due() || self.ring.has_ready()
     }
 
@@ -394,6 +413,10 @@ impl Driver for Proactor {
             leaked += 1;
         }
         std::mem::forget(std::mem::take(&mut self.apart));
+        for op in self.prompt.drain() {
+            op.leak();
+            leaked += 1;
+        }
         for kept in std::mem::take(&mut self.kept).into_values() {
             std::mem::forget(kept);
             leaked += 1;

@@ -180,6 +180,9 @@ pub(crate) struct Ring {
     taken: Vec<cqueue::Entry>,
     /// How many of these the driver may pop.
     shown: usize,
+    /// Sends were pushed that complete before the enter that takes them returns,
+    /// if they do: what there is has to be seen then.
+    prompt: bool,
 }
 
 /// No operation is called so: the generation is far away.
@@ -199,6 +202,7 @@ impl Ring {
             late: Vec::new(),
             taken: Vec::new(),
             shown: 0,
+            prompt: false,
         })
     }
 
@@ -222,6 +226,7 @@ impl Ring {
             return false;
         }
         let mut raw = Raw::of(entry);
+        self.prompt |= raw.code() == opcode::Send::CODE && raw.skips_success();
         match raw.code() {
             opcode::AsyncCancel::CODE if plan.strikes(Fault::NoCancel) => return true,
             opcode::AsyncCancel::CODE if plan.strikes(Fault::LateCancel) => {
@@ -232,6 +237,11 @@ impl Ring {
             opcode::Recv::CODE if raw.selects_buffer() && plan.strikes(Fault::NoBuffer) => {
                 raw = raw.answered_by(-libc::ENOBUFS);
             }
+            // It completes if it falls short.
+            opcode::Send::CODE if raw.skips_success() && plan.strikes(Fault::ShortSend) => {
+                raw = raw.answered_by(-libc::EAGAIN);
+            }
+            opcode::Send::CODE if raw.skips_success() => {}
             opcode::Send::CODE if raw.len() > WHOLE && plan.strikes(Fault::ShortSend) => {
                 let more = plan.random.below((raw.len() - WHOLE) as usize);
                 raw.set_len(WHOLE + more as u32);
@@ -247,7 +257,9 @@ impl Ring {
         let Some(plan) = &mut self.plan else {
             return self.inner.ready();
         };
-        if self.shown == 0 && !plan.strikes(Fault::Blind) {
+        let all = self.prompt;
+        self.prompt &= self.inner.queued() > 0;
+        if all || self.shown == 0 && !plan.strikes(Fault::Blind) {
             let mut left = self.inner.ready();
             while left > 0 {
                 let mut one = [MaybeUninit::uninit()];
@@ -262,7 +274,7 @@ impl Ring {
                 }
                 left -= 1;
             }
-            self.shown = match plan.strikes(Fault::Delayed) {
+            self.shown = match !all && plan.strikes(Fault::Delayed) {
                 true => plan.random.below(self.taken.len() + 1),
                 false => self.taken.len(),
             };
@@ -292,6 +304,14 @@ impl Ring {
 
     pub(crate) fn due(&self) -> bool {
         self.holds_back() || self.inner.due()
+    }
+
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.inner.is_prompt()
+    }
+
+    pub(crate) fn has_taken_all(&mut self) -> bool {
+        self.inner.has_taken_all()
     }
 
     pub(crate) fn submit(&mut self) -> io::Result<Entered> {
@@ -381,6 +401,8 @@ const USER_DATA: usize = 32;
 
 /// `IOSQE_BUFFER_SELECT`.
 const BUFFER_SELECT: u8 = 1 << 5;
+/// `IOSQE_CQE_SKIP_SUCCESS`.
+const SKIP_SUCCESS: u8 = 1 << 6;
 /// `IORING_NOP_INJECT_RESULT` (Linux 6.10): the length is the answer.
 const INJECT_RESULT: u8 = 1 << 0;
 /// `IORING_POLL_ADD_MULTI`, in the length.
@@ -403,6 +425,10 @@ impl Raw {
 
     fn selects_buffer(&self) -> bool {
         self.0[FLAGS] & BUFFER_SELECT != 0
+    }
+
+    fn skips_success(&self) -> bool {
+        self.0[FLAGS] & SKIP_SUCCESS != 0
     }
 
     fn len(&self) -> u32 {

@@ -15,11 +15,13 @@
 //! | `buffers` | receive buffers that the kernel chooses from |
 //! | `table` | operations in flight, by key |
 //! | `operation` | one operation: its stages, its entry, what a completion means |
+//! | `prompt` | sends that end with the enter that takes them |
 //! | `family` | which sockets get multishot receives |
 //! | `driver` | what the runtime calls: submit, cancel, park, shutdown |
 //! | `completion` | what completions do |
 //! | `wake` | what ends a sleep from outside |
 //! | `probe` | the trial run |
+//! | `trial` | whether sends can be prompt |
 //!
 //! # Rules
 //!
@@ -52,11 +54,13 @@ mod faults;
 mod file;
 mod operation;
 mod probe;
+mod prompt;
 mod ring;
 mod setup;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wake;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -74,6 +78,7 @@ use buffers::Buffers;
 use faults::Ring;
 use isochrome_runtime::op::Kept;
 use operation::{Apart, Operation};
+use prompt::Prompt;
 use table::{Key, Table};
 use wake::Wake;
 
@@ -94,6 +99,8 @@ pub struct Proactor {
     /// What abandoned sends without a copy left to the kernel, by the name of
     /// the operation, until its last completion.
     kept: BTreeMap<u64, Kept>,
+    /// What ends with the enter that takes it.
+    prompt: Prompt,
     wake: Arc<Wake>,
     /// The poll on `wake` is in the ring.
     wake_armed: bool,

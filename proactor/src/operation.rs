@@ -35,7 +35,7 @@ const POLL_FIRST: u16 = 1 << 0;
 const MULTISHOT: u16 = 1 << 1;
 
 /// More than this is not sent at once: the kernel's own `MAX_RW_COUNT`.
-const MOST: usize = 0x7fff_f000;
+pub(crate) const MOST: usize = 0x7fff_f000;
 
 /// Which [`Op`] it is, without asking the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -411,6 +411,16 @@ fn send_entry(fd: Fd, data: &Lent, from: usize, all: bool, key: Key) -> squeue::
     opcode::Send::new(fd, start, len)
         .flags(libc::MSG_NOSIGNAL | wait_all)
         .build()
+        .user_data(key.raw())
+}
+
+/// The entry of a send as rule 1 in `prompt` has it.
+#[inline]
+pub(crate) fn prompt_entry(fd: Fd, data: &Lent, key: Key) -> squeue::Entry {
+    opcode::Send::new(fd, data.as_ptr(), data.len() as u32)
+        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
         .user_data(key.raw())
 }
 

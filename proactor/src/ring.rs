@@ -21,6 +21,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use crate::setup::{Config, SetupError, negotiate};
+use crate::trial::prompt_sends_work;
 
 pub(crate) struct Ring {
     uring: IoUring,
@@ -29,6 +30,8 @@ pub(crate) struct Ring {
     /// An enter can wait for several completions for some time, and then for
     /// one: Linux 6.12.
     batches: bool,
+    /// Sends can be what `prompt` makes them.
+    prompt: bool,
 }
 
 /// Completions that a sleep waits for that has time for several. Of 8, 16 and
@@ -61,11 +64,14 @@ impl Ring {
             flags |= EnterFlags::NO_IOWAIT;
         }
         let batches = uring.params().is_feature_min_timeout();
-        Ok(Ring {
+        let mut ring = Ring {
             uring,
             flags,
             batches,
-        })
+            prompt: false,
+        };
+        ring.prompt = prompt_sends_work(&mut ring);
+        Ok(ring)
     }
 
     /// Whether a sleep can wait for several completions.
@@ -128,6 +134,18 @@ impl Ring {
         // there is none now.
         let queue = unsafe { self.uring.submission_shared() };
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether sends can end with the enter that takes them.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.prompt
+    }
+
+    /// Whether the last enter has taken all entries, and what they completed
+    /// with at once can be popped.
+    pub(crate) fn has_taken_all(&mut self) -> bool {
+        let queue = self.uring.submission();
+        queue.is_empty() && !queue.cq_overflow()
     }
 
     /// Hands over what was queued, without sleeping.

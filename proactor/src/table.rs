@@ -13,6 +13,9 @@ pub(crate) struct Key(u64);
 /// No entry has this index: keys with it name the driver's own business.
 const RESERVED: u32 = u32::MAX;
 
+/// Set beside the index of a send in `prompt`, in the other half.
+const PROMPT: u32 = 1 << 31;
+
 /// Set in the index of a request that cancels; no table is that large.
 const CANCEL: u64 = 1 << 31;
 
@@ -51,6 +54,25 @@ impl Key {
 
     pub(crate) const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+}
+
+impl Key {
+    /// The largest index of a send in `prompt`.
+    pub(crate) const MOST_PROMPT: usize = PROMPT as usize - 1;
+
+    /// What a send in `prompt` is called: a half that no index is.
+    pub(crate) const fn prompt(index: usize) -> Key {
+        Key::new(RESERVED, PROMPT | index as u32)
+    }
+
+    pub(crate) const fn is_prompt(self) -> bool {
+        self.0 as u32 == RESERVED && self.generation() & PROMPT != 0
+    }
+
+    /// Which of these.
+    pub(crate) const fn prompt_index(self) -> usize {
+        (self.generation() & !PROMPT) as usize
     }
 }
 

@@ -57,6 +57,22 @@ pub trait Driver {
     /// Never fails on that worker.
     fn submit(&mut self, op: InFlight) -> Result<(), InFlight>;
 
+    /// Starts a send that nobody waits for, as [`submit`](Driver::submit) does,
+    /// which is the default. Its end may be told late, at the end of the next
+    /// sleep, until [`hurry`](Driver::hurry) is called.
+    ///
+    /// # Errors
+    ///
+    /// As for `submit`.
+    fn feed(&mut self, op: InFlight) -> Result<(), InFlight> {
+        self.submit(op)
+    }
+
+    /// Somebody waits for the end of what was [fed](Driver::feed), which is to be
+    /// told without a sleep before, if it is not waited for in the kernel. Does
+    /// nothing by default.
+    fn hurry(&mut self) {}
+
     /// Asks for the end of the operation that was given `key` by
     /// [`InFlight::set_key`]. It is still in flight when this is called.
     fn cancel(&mut self, key: u64);

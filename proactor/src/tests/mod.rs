@@ -6,6 +6,7 @@ mod canary;
 mod carries;
 mod ending;
 mod pressure;
+mod prompt;
 mod quarantine;
 mod zero_copy;
 
@@ -75,6 +76,16 @@ impl Driver for Spy {
         let result = self.inner.submit(op);
         self.look();
         result
+    }
+
+    fn feed(&mut self, op: InFlight) -> Result<(), InFlight> {
+        let result = self.inner.feed(op);
+        self.look();
+        result
+    }
+
+    fn hurry(&mut self) {
+        self.inner.hurry();
     }
 
     fn cancel(&mut self, key: u64) {

@@ -31,7 +31,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For};
-use super::port::{leave, submit};
+use super::port::leave;
 use super::slot::{Slot, State};
 use super::{Interest, Op, attempt, ready};
 use crate::budget;
@@ -112,6 +112,7 @@ impl Slot {
             let old = state.line.wait(None, For::Any, cx.waker());
             drop(state);
             drop(old);
+            hurry(self);
             return Poll::Pending;
         }
         // From an earlier call.
@@ -145,8 +146,17 @@ impl Slot {
     /// is fed is sent. `false`: nothing is, so that the caller may do it.
     #[must_use]
     pub fn end_after_fed(&self) -> bool {
-        !self.descriptor().by_readiness() && self.lock().life.end_after_fed()
+        let fed = !self.descriptor().by_readiness() && self.lock().life.end_after_fed();
+        if fed {
+            hurry(self);
+        }
+        fed
     }
+}
+
+/// Somebody waits for the end of what is fed.
+fn hurry(slot: &Slot) {
+    slot.descriptor().runtime().hurry(slot);
 }
 
 /// Tells of what failed, or that nothing did, to one who has left the line.
@@ -192,8 +202,12 @@ pub(super) fn poll_turn(
         }
     }
     let old = state.line.wait(Some(number), For::Turn, cx.waker());
+    let fed = state.life.is_fed();
     drop(state);
     drop(old);
+    if fed {
+        hurry(slot);
+    }
     Poll::Pending
 }
 
@@ -240,7 +254,7 @@ impl<B: IoBuf> Feed<'_, B> {
         drop(state);
         drop(left);
         self.number = ANYONE;
-        submit(slot);
+        slot.descriptor().runtime().feed(slot);
         budget::spend();
         Poll::Ready(Ok(()))
     }
@@ -282,6 +296,7 @@ impl Future for Flush<'_> {
             let old = (state.line).wait(Some(&mut this.number), For::Turn, cx.waker());
             drop(state);
             drop(old);
+            hurry(this.slot);
             return Poll::Pending;
         }
         let left = state.line.leave_again(&Some(&mut this.number));

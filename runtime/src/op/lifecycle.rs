@@ -288,6 +288,12 @@ impl Lifecycle {
         self.marks.0 & (Marks::FED.0 | Marks::ABANDONED.0) == Marks::FED.0
     }
 
+    /// What is in flight is fed, and there is no more to be known of it.
+    #[inline]
+    pub(super) fn is_only_fed(&self) -> bool {
+        self.marks == Marks::FED
+    }
+
     /// What was fed failed, and nobody was told yet.
     #[inline]
     pub(super) fn has_failed(&self) -> bool {

@@ -90,7 +90,7 @@ impl Line {
     }
 
     #[inline]
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.first == NOBODY
     }
 

@@ -21,6 +21,23 @@ impl Worker {
         }
     }
 
+    /// As `submit`, of what nobody waits for.
+    #[inline]
+    pub(super) fn feed(&self, op: InFlight) -> Result<(), InFlight> {
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => driver.feed(op),
+            Err(_) => Err(op),
+        }
+    }
+
+    /// `false`: the driver is at work; leave a command.
+    pub(super) fn hurry(&self) -> bool {
+        self.driver
+            .try_borrow_mut()
+            .map(|mut driver| driver.hurry())
+            .is_ok()
+    }
+
     /// `false`: the driver is at work; leave a command.
     pub(super) fn cancel(&self, slot: &Slot) -> bool {
         let Ok(mut driver) = self.driver.try_borrow_mut() else {

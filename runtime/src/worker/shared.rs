@@ -150,11 +150,26 @@ impl Handle {
     /// the one of the descriptor's home.
     #[inline(always)]
     pub(crate) fn submit(&self, slot: &Slot) {
+        self.submit_by(slot, Worker::submit);
+    }
+
+    /// As `submit`, of a send that nobody waits for.
+    #[inline(always)]
+    pub(crate) fn feed(&self, slot: &Slot) {
+        self.submit_by(slot, Worker::feed);
+    }
+
+    #[inline(always)]
+    fn submit_by(
+        &self,
+        slot: &Slot,
+        submit: impl FnOnce(&Worker, InFlight) -> Result<(), InFlight>,
+    ) {
         let op = InFlight::new(slot);
         Worker::with(|worker| {
             let worker = worker.filter(|w| w.is_of(self.shared()));
             let refused = match worker {
-                Some(worker) => match worker.submit(op) {
+                Some(worker) => match submit(worker, op) {
                     Ok(()) => return,
                     Err(op) => op,
                 },
@@ -182,6 +197,22 @@ impl Handle {
             worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.cancel(slot))
         });
         if !here {
+            self.shared()
+                .command(index, Command::Cancel(SlotRef::to(slot)));
+        }
+    }
+
+    /// Somebody waits for the end of what is fed in a slot.
+    #[cold]
+    pub(crate) fn hurry(&self, slot: &Slot) {
+        let Some(index) = slot.lock().life.worker() else {
+            return;
+        };
+        let here = Worker::with(|worker| {
+            worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.hurry())
+        });
+        if !here {
+            // It wakes the worker, and there is nothing to be cancelled.
             self.shared()
                 .command(index, Command::Cancel(SlotRef::to(slot)));
         }

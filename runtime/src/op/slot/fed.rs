@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use super::{Slot, State};
+use super::{InFlight, Slot, State};
 use crate::lock::Guard;
+use crate::op::flight::Flight;
+use crate::op::owner::SlotRef;
 use crate::op::{Completion, Op, Yield, sys};
 
 impl State {
@@ -50,6 +52,36 @@ impl State {
     }
 }
 
+impl InFlight {
+    /// As [`finish`](InFlight::finish), of something
+    /// [fed](crate::driver::Driver::feed) all of whose `n` bytes are sent.
+    #[inline]
+    pub fn sent(self, n: usize) {
+        let slot = SlotRef::out_of(self);
+        let mut state = slot.slot().lock();
+        if !(state.life.is_only_fed() && state.line.is_empty()) {
+            return Self::end_with(slot.slot(), state, Ok(Yield::Done(n)));
+        }
+        // Nearly always.
+        let last = state.life.end_fed(false);
+        debug_assert!(!last);
+        let flight = state.flight.take();
+        drop(state);
+        free(flight);
+    }
+}
+
+/// Gives the flight of what was fed up, and the buffer in it back to where it
+/// is from.
+#[inline]
+fn free(flight: Option<Box<Flight>>) {
+    if let Some(mut flight) = flight {
+        // In place.
+        flight.op = None;
+        flight.free();
+    }
+}
+
 impl Slot {
     /// The last completion of what is fed: rule 3 in `op::feed`.
     pub(super) fn end_fed(&self, mut state: Guard<'_, State>, completion: Completion) {
@@ -70,11 +102,7 @@ impl Slot {
         }
         let crowd = state.line.crowd();
         drop(state);
-        if let Some(mut flight) = flight {
-            // In place: the buffer goes back to where it is from.
-            flight.op = None;
-            flight.free();
-        }
+        free(flight);
         crowd.wake();
     }
 }

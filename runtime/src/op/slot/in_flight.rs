@@ -161,7 +161,7 @@ impl InFlight {
     }
 
     #[inline(never)]
-    fn end_with(slot: &Slot, state: Guard<'_, State>, completion: Completion) {
+    pub(super) fn end_with(slot: &Slot, state: Guard<'_, State>, completion: Completion) {
         match state.life.is_fed() {
             true => slot.end_fed(state, completion),
             false => Self::end(state, Some(completion)),
