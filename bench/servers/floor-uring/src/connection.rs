@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 
-use io_uring::opcode;
 use io_uring::types::Fd;
+use io_uring::{opcode, squeue};
 use server_common::{accepted, closed};
 
 use crate::buffers::Buffers;
@@ -33,11 +33,19 @@ struct Piece {
     len: usize,
 }
 
+impl Piece {
+    fn rest(&self) -> usize {
+        self.len - self.from
+    }
+}
+
 struct Connection {
     fd: i32,
     recv: Recv,
     /// The first one is in flight, if there is one.
     queue: VecDeque<Piece>,
+    /// The first one was sent if no completion comes.
+    silent: bool,
     /// Nothing is sent any more.
     failed: bool,
 }
@@ -50,6 +58,11 @@ pub struct Connections {
     /// Slots in the state `Starved`, the longest first. A slot may have died
     /// since, and be another's.
     starved: VecDeque<usize>,
+    /// Something waits for the end of a send that was queued.
+    hurry: bool,
+    /// Slots whose sends were queued, and those whose sends were taken.
+    queued: Vec<usize>,
+    taken: Vec<usize>,
 }
 
 impl Connections {
@@ -63,6 +76,7 @@ impl Connections {
             fd,
             recv: Recv::Armed,
             queue: VecDeque::new(),
+            silent: false,
             failed: false,
         });
         set_nodelay(fd);
@@ -107,6 +121,9 @@ impl Connections {
                 });
                 if connection.queue.len() == 1 {
                     connection.send(slot, ring, buffers)?;
+                    self.queued.push(slot);
+                } else {
+                    self.hurry |= connection.silent;
                 }
             } else {
                 buffers.give_back(buffer);
@@ -142,6 +159,32 @@ impl Connections {
         Ok(())
     }
 
+    /// Whether the next enter must not sleep: a send that it takes has another
+    /// behind it.
+    pub fn hurry(&mut self) -> bool {
+        std::mem::take(&mut self.hurry)
+    }
+
+    /// An enter has taken what was queued.
+    pub fn taken(&mut self) {
+        std::mem::swap(&mut self.queued, &mut self.taken);
+    }
+
+    /// Ends the sends that were taken and of which nothing was heard.
+    pub fn settle(&mut self, ring: &mut Ring, buffers: &mut Buffers) -> io::Result<()> {
+        for i in 0..self.taken.len() {
+            let slot = self.taken[i];
+            if let Some(connection) = &mut self.slots[slot]
+                && std::mem::take(&mut connection.silent)
+            {
+                let all = connection.queue.front().map_or(0, |piece| piece.rest());
+                self.sent(slot, all as i32, ring, buffers)?;
+            }
+        }
+        self.taken.clear();
+        Ok(())
+    }
+
     pub fn sent(
         &mut self,
         slot: usize,
@@ -155,16 +198,22 @@ impl Connections {
         let Some(piece) = connection.queue.front_mut() else {
             unreachable!("what is sent stays in the queue");
         };
+        connection.silent = false;
         match usize::try_from(result) {
+            Err(_) if result == -libc::EAGAIN && !connection.failed => {
+                return connection.send_on(slot, ring, buffers);
+            }
             Ok(n) if !connection.failed && n > 0 => {
                 piece.from += n;
                 if piece.from < piece.len {
-                    return connection.send(slot, ring, buffers);
+                    return connection.send_on(slot, ring, buffers);
                 }
                 buffers.give_back(piece.buffer);
                 connection.queue.pop_front();
                 if !connection.queue.is_empty() {
                     connection.send(slot, ring, buffers)?;
+                    self.queued.push(slot);
+                    self.hurry |= connection.queue.len() > 1;
                 }
                 if connection.recv == Recv::Paused && connection.queue.len() <= QUEUE / 2 {
                     connection.arm(slot, ring)?;
@@ -209,19 +258,33 @@ impl Connection {
         unsafe { ring.push(&entry) }
     }
 
-    /// Sends the first piece. MSG_WAITALL lets the kernel go on after a
-    /// partial send.
+    /// Sends the first piece, if there is room, and completes only if there is
+    /// not.
     fn send(&mut self, slot: usize, ring: &mut Ring, buffers: &Buffers) -> io::Result<()> {
+        self.silent = true;
+        let entry = self.entry(slot, libc::MSG_DONTWAIT, buffers);
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: the buffer is given back only when the send has ended.
+        unsafe { ring.push(&entry) }
+    }
+
+    /// Sends what is left of it, and waits for room.
+    fn send_on(&mut self, slot: usize, ring: &mut Ring, buffers: &Buffers) -> io::Result<()> {
+        let entry = self.entry(slot, 0, buffers);
+        // SAFETY: the buffer is given back only when the send has completed.
+        unsafe { ring.push(&entry) }
+    }
+
+    /// MSG_WAITALL lets the kernel go on after a partial send, and makes one
+    /// that ends so a failure.
+    fn entry(&self, slot: usize, flags: i32, buffers: &Buffers) -> squeue::Entry {
         let piece = &self.queue[0];
         // SAFETY: `from` is within the buffer.
         let at = unsafe { buffers.address(piece.buffer).add(piece.from) };
-        let len = (piece.len - piece.from) as u32;
-        let entry = opcode::Send::new(Fd(self.fd), at, len)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+        opcode::Send::new(Fd(self.fd), at, piece.rest() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | flags)
             .build()
-            .user_data(Kind::Send.of(slot));
-        // SAFETY: the buffer is given back only when the send has completed.
-        unsafe { ring.push(&entry) }
+            .user_data(Kind::Send.of(slot))
     }
 
     /// Gives up. A send in flight keeps its piece until it has completed.

@@ -7,6 +7,10 @@
 //! received is sent from where it lies. When the send is done the buffer goes
 //! back. An idle connection owns no memory.
 //!
+//! A send completes only if it failed or fell short, and does not wait for room:
+//! so it is over when an enter has taken it and nothing else was heard. One that
+//! fell short is sent on by one that waits.
+//!
 //! # What is bounded
 //!
 //! * A connection holds at most [`QUEUE`] received buffers: with more, its
@@ -117,10 +121,20 @@ impl Server {
                 }
             }
             self.connections.feed(&mut self.ring, &self.buffers)?;
-            self.ring.enter(self.resting.map(|_| REST))?;
+            match self.connections.hurry() {
+                true => self.ring.submit()?,
+                false => self.ring.enter(self.resting.map(|_| REST))?,
+            }
+            let taken = self.ring.has_taken_all();
+            if taken {
+                self.connections.taken();
+            }
             turn.extend(self.ring.completions());
             for completion in turn.drain(..) {
                 self.complete(&completion)?;
+            }
+            if taken {
+                self.connections.settle(&mut self.ring, &mut self.buffers)?;
             }
             self.buffers.publish();
         }

@@ -78,6 +78,14 @@ impl Ring {
         Ok(())
     }
 
+    /// Submits what was queued.
+    pub fn submit(&mut self) -> io::Result<()> {
+        match self.0.submit() {
+            Err(e) if !is_passing(&e) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Submits what was queued and waits for a completion, for `limit` at the
     /// most.
     pub fn enter(&mut self, limit: Option<Duration>) -> io::Result<()> {
@@ -93,6 +101,13 @@ impl Ring {
             Err(e) if !is_passing(&e) => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the kernel has taken what was queued, and keeps no completion
+    /// back.
+    pub fn has_taken_all(&mut self) -> bool {
+        let queue = self.0.submission();
+        queue.is_empty() && !queue.cq_overflow()
     }
 
     pub fn completions(&mut self) -> cqueue::CompletionQueue<'_> {
