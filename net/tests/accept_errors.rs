@@ -37,7 +37,8 @@ fn cancelled() -> io::Error {
     io::Error::from_raw_os_error(libc::ECANCELED)
 }
 
-impl Driver for Scripted {
+// SAFETY: nothing is moved out of an operation.
+unsafe impl Driver for Scripted {
     fn name(&self) -> &'static str {
         "scripted"
     }

@@ -259,7 +259,9 @@ impl Proactor {
     }
 }
 
-impl Driver for Proactor {
+// SAFETY: `operation` and `file` change places within operations, and make one
+// send another; what is lent stays in them. The bell is made once, and kept.
+unsafe impl Driver for Proactor {
     fn name(&self) -> &'static str {
         "proactor"
     }

@@ -5,7 +5,7 @@
 //! to the kernel. A driver that works by readiness is handed one operation
 //! only, `Edges`, and tells of them by [`InFlight::edge`]; the runtime tries
 //! the system calls by itself, on the thread that asks, where the data is
-//! wanted. A driver of your own is an `impl Driver` given to
+//! wanted. A driver of your own is an `unsafe impl Driver` given to
 //! [`Builder::build_with`](crate::Builder::build_with).
 //!
 //! # Rules
@@ -26,6 +26,9 @@
 //!    in the worker's command queue until `park` has returned.
 //! 6. A system call that says no ends the operation with that error. A driver
 //!    does not panic because the kernel said no.
+//! 7. What an operation lends stays in it: a driver looks at it, keeps its place
+//!    in it, and moves nothing out. The bytes of a [`Lent`](crate::buf::Lent)
+//!    may be whose future asks, who has them back at the end and frees them.
 
 use std::fmt;
 use std::io;
@@ -38,7 +41,31 @@ use crate::op::InFlight;
 
 /// What carries out the operations of one worker. See the [module](self) for
 /// the rules.
-pub trait Driver {
+///
+/// ```compile_fail,E0200
+/// # use std::{io, sync::Arc, time::Duration};
+/// # use isochrome_runtime::driver::{Driver, Unpark};
+/// # use isochrome_runtime::op::InFlight;
+/// struct Mine;
+///
+/// impl Driver for Mine {
+///     // ...
+/// #   fn name(&self) -> &'static str { "mine" }
+/// #   fn by_readiness(&self) -> bool { false }
+/// #   fn submit(&mut self, op: InFlight) -> Result<(), InFlight> { Err(op) }
+/// #   fn cancel(&mut self, _: u64) {}
+/// #   fn park(&mut self, _: Option<Duration>) -> io::Result<()> { Ok(()) }
+/// #   fn unparker(&self) -> Arc<dyn Unpark> { unimplemented!() }
+/// #   fn shutdown(&mut self, _: Duration) -> usize { 0 }
+/// }
+/// ```
+///
+/// # Safety
+///
+/// Of what [`InFlight::with_op`] and [`InFlight::begin`] show, nothing that is
+/// lent is moved out of the operation (rule 7). A descriptor that
+/// [`as_fd`](Driver::as_fd) gave stays open as long as the driver is there.
+pub unsafe trait Driver {
     /// A short name, as logs and `Runtime::driver` show it.
     fn name(&self) -> &'static str;
 

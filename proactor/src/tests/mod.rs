@@ -63,7 +63,8 @@ impl Spy {
     }
 }
 
-impl Driver for Spy {
+// SAFETY: as of the driver within.
+unsafe impl Driver for Spy {
     fn name(&self) -> &'static str {
         self.inner.name()
     }

@@ -34,7 +34,8 @@ struct Scripted {
     send: Option<Key>,
 }
 
-impl Driver for Scripted {
+// SAFETY: as of the driver within.
+unsafe impl Driver for Scripted {
     fn name(&self) -> &'static str {
         "scripted"
     }

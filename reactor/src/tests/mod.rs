@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 struct Spied(Rc<RefCell<Reactor>>);
 
-impl Driver for Spied {
+// SAFETY: as of the driver within.
+unsafe impl Driver for Spied {
     fn name(&self) -> &'static str {
         self.0.borrow().name()
     }

@@ -12,6 +12,8 @@
 //! 2. A future that is dropped while the operation goes on leaves the buffer to
 //!    the operation, under the lock of the slot. One that is forgotten has
 //!    forgotten the buffer too, so that its bytes stay for ever.
+//! 3. Nobody takes the bytes out of the operation: it does not own them, so that
+//!    they may be gone when it has ended (rule 7 in `driver`).
 
 use std::fmt;
 use std::future::Future;
@@ -123,7 +125,7 @@ impl<B: IoBuf> SendBuf<'_, B> {
         }
         let (from, all, zero_copy) = (0, self.all, self.zero_copy);
         let op = || {
-            // SAFETY: rules 1 and 2: `poll` gives it away when the operation
+            // SAFETY: rules 1 to 3: `poll` gives it away when the operation
             // has ended, and `drop` leaves it to one that has not.
             let data = unsafe { Lent::kept(buf) };
             match zero_copy {

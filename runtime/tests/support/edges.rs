@@ -38,7 +38,8 @@ impl Unpark for Nobody {
     fn unpark(&self) {}
 }
 
-impl Driver for Fake {
+// SAFETY: nothing is moved out of an operation.
+unsafe impl Driver for Fake {
     fn name(&self) -> &'static str {
         "fake"
     }

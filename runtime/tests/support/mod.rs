@@ -256,7 +256,8 @@ impl TestDriver {
     }
 }
 
-impl Driver for TestDriver {
+// SAFETY: nothing is moved out of an operation.
+unsafe impl Driver for TestDriver {
     fn name(&self) -> &'static str {
         "test"
     }

@@ -45,7 +45,8 @@ impl InFlight {
     }
 
     /// Looks at the operation. The memory that it lends stays where it is
-    /// until [`finish`](InFlight::finish). `f` must not wake or drop anything.
+    /// until [`finish`](InFlight::finish). `f` must not wake or drop anything,
+    /// and moves nothing out that is lent (rule 7 in [`driver`](crate::driver)).
     #[inline]
     pub fn with_op<R>(&self, f: impl FnOnce(&mut Op) -> R) -> R {
         self.slot().lock().with_op(f)
