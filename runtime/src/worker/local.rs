@@ -306,7 +306,7 @@ impl Worker {
         self.run_ready(&|| false);
         self.rest(limit, &|| false);
         self.leave();
-        self.shared().sleep.prepare(&self.runtime.shared().sleepers);
+        self.shared().sleep.leave_to_host();
     }
 
     /// When the next turn is due by itself: now, if something is ready.

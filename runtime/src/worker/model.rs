@@ -486,3 +486,35 @@ fn an_offer_that_finds_nobody_to_summon() {
         }
     });
 }
+
+/// Guards: rule 4: an offer against a worker whose thread goes back to a host,
+/// and does not return: the office is not left to it. (With `prepare` in the
+/// place of `leave_to_host` it is, also if the offer looks before whether the
+/// thread is away.) And the fence of `leave_to_host`: who has work for the
+/// worker itself is seen, or notifies it.
+#[test]
+fn a_host_that_leaves_is_notified_and_not_summoned() {
+    model(|| {
+        let camp = Camp::new();
+        camp.beds[0].prepare(&camp.sleepers);
+        let offers = {
+            let camp = camp.clone();
+            thread::spawn(move || {
+                camp.work.store(1, Ordering::Relaxed);
+                camp.offer();
+                camp.beds[0].notify(&camp.sleepers)
+            })
+        };
+        if camp.beds[0].wake_up(&camp.sleepers) == Woken::Summoned {
+            camp.scout.resign();
+        }
+        camp.beds[0].leave_to_host();
+        // As the host does, by `next_deadline`.
+        let found = camp.sees_work();
+        let told = offers.join().unwrap();
+        assert_eq!(camp.scout.office(), Office::Vacant, "nobody has it");
+        assert!(found || told, "it is away with work published");
+        camp.beds[0].wake_up(&camp.sleepers);
+        assert!(!camp.sleepers.any(), "the count of sleepers is off");
+    });
+}

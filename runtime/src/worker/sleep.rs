@@ -23,7 +23,8 @@
 //!    work finds a scout, and may leave it at that, or claims the office and
 //!    *summons* a parked worker to it. A worker that would sleep and sees work
 //!    that is not worth stealing becomes the scout, or leaves it to the one
-//!    that there is.
+//!    that there is. Whose thread is with a host is never summoned: it may
+//!    never come back, and would keep the office.
 //! 5. Who gives the office up, to work or to sleep, passes a full fence
 //!    ([`Scout::resign`]) and looks for work once more. It is rule 1 again,
 //!    with the office in the place of the parked flag: either the offer finds
@@ -35,6 +36,8 @@ const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
 const NOTIFIED: u32 = 2;
 const SUMMONED: u32 = 3;
+/// Parked, outside of the worker's own loop.
+const HOSTED: u32 = 4;
 
 /// Why a worker is awake again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,7 @@ pub(crate) enum Woken {
 #[derive(Debug)]
 pub(crate) struct Sleep(AtomicU32);
 
-/// How many workers are parked and not yet notified.
+/// How many workers are parked, and not with a host, and not yet notified.
 #[derive(Debug)]
 pub(crate) struct Sleepers(AtomicUsize);
 
@@ -79,6 +82,15 @@ impl Sleep {
         sleepers.0.fetch_add(1, Ordering::Relaxed);
         // Release: who sees the flag sees the count.
         self.0.store(PARKED, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// As `prepare`, of a worker whose thread goes back to a host: who publishes
+    /// work for it notifies it, and nobody summons it (rule 4). The host looks
+    /// for work again (rule 1).
+    pub(crate) fn leave_to_host(&self) {
+        // Relaxed: nothing goes with it; the fence is rule 1's.
+        self.0.store(HOSTED, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
@@ -118,7 +130,11 @@ impl Sleep {
     #[must_use]
     pub(crate) fn notify(&self, sleepers: &Sleepers) -> bool {
         fence(Ordering::SeqCst);
-        self.leave_parked(NOTIFIED, sleepers)
+        // Relaxed: `leave` looks again.
+        match self.0.load(Ordering::Relaxed) {
+            HOSTED => self.leave(HOSTED, NOTIFIED),
+            _ => self.leave_parked(NOTIFIED, sleepers),
+        }
     }
 
     /// Makes it the scout, after `Sleepers::any` has passed the fence. `true`:
@@ -133,14 +149,17 @@ impl Sleep {
         if self.0.load(Ordering::Acquire) != PARKED {
             return false;
         }
-        let won = self
-            .0
-            .compare_exchange(PARKED, to, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok();
+        let won = self.leave(PARKED, to);
         if won {
             sleepers.0.fetch_sub(1, Ordering::Relaxed);
         }
         won
+    }
+
+    fn leave(&self, from: u32, to: u32) -> bool {
+        self.0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 }
 

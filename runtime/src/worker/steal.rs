@@ -226,18 +226,16 @@ impl Shared {
             }
             Office::Vacant => {}
         }
-        // Not one whose host may never come back to it.
         while self.scout.claim() {
-            let mut here = self.workers.iter().filter(|worker| !worker.is_away());
-            if let Some(worker) = here.find(|worker| worker.sleep.summon(&self.sleepers)) {
+            let mut workers = self.workers.iter();
+            if let Some(worker) = workers.find(|worker| worker.sleep.summon(&self.sleepers)) {
                 worker.unpark();
                 return;
             }
             // All have woken up meanwhile; but who lay down again may have
             // left the work to us.
             self.scout.resign();
-            let mut here = self.workers.iter().filter(|worker| !worker.is_away());
-            if !here.any(|worker| worker.sleep.is_parked()) {
+            if !self.workers.iter().any(|worker| worker.sleep.is_parked()) {
                 return;
             }
         }
