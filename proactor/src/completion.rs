@@ -138,7 +138,7 @@ impl Proactor {
         }
         let result = match operation.take_told().unwrap_or(entry.result()) {
             n @ 0.. => Ok(n as usize),
-            e if e <= -ERESTARTSYS => Err(libc::ECANCELED),
+            e if e <= -ERESTARTSYS => Err(operation.kind.interrupted()),
             e => Err(-e),
         };
         if operation.falls_back(result) {
@@ -245,7 +245,10 @@ fn yielded(
         })),
         // For a poll, the events that are there: each is an answer.
         (Kind::Connect | Kind::Edges, Ok(_)) => Ok(Yield::Done(0)),
-        (Kind::File(kind), result) => file::yielded(kind, &operation.op, result),
+        (Kind::File(kind), result) => {
+            let ends = operation.wish == Wish::End;
+            file::yielded(kind, &operation.op, result, ends)
+        }
         // Whoever still wants it waits for a buffer. This one was cancelled, and
         // that there was none is nobody's business.
         (Kind::Recv, Err(libc::ENOBUFS)) => Err(canceled()),

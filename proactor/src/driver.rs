@@ -309,6 +309,9 @@ unsafe impl Driver for Proactor {
         let Some(operation) = self.table.get_mut(key) else {
             return;
         };
+        if operation.stage == Stage::Pushed && !operation.kind.can_be_cancelled() {
+            return;
+        }
         let wish = std::mem::replace(&mut operation.wish, Wish::End);
         if operation.has_told() {
             self.doomed.push(key);

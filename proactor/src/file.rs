@@ -1,4 +1,9 @@
 //! Operations on files: their entries, and what their completions mean.
+//!
+//! A close frees the number before it does what may fail, so that the number is
+//! nobody's to close after any answer but one: that it was cancelled before it
+//! began. A file system may answer ECANCELED too, of what it does afterwards. So
+//! closes are not cancelled one by one; only the end of the driver does it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -88,8 +93,13 @@ pub(crate) fn entry(fd: Fd, op: &mut FileOp) -> squeue::Entry {
     }
 }
 
-/// What the asker gets, and adopts.
-pub(crate) fn yielded(kind: Kind, op: &InFlight, result: Result<usize, i32>) -> Completion {
+/// What the asker gets, and adopts. `ends`: the driver cancels everything.
+pub(crate) fn yielded(
+    kind: Kind,
+    op: &InFlight,
+    result: Result<usize, i32>,
+    ends: bool,
+) -> Completion {
     match (kind, result) {
         (Kind::Count, Ok(n)) => Ok(Yield::Done(n)),
         (Kind::Open, Ok(fd)) => {
@@ -98,9 +108,7 @@ pub(crate) fn yielded(kind: Kind, op: &InFlight, result: Result<usize, i32>) -> 
             Ok(Yield::File(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
         }
         (Kind::Close, result) => {
-            // The number is free, also after an error, unless nothing was
-            // done.
-            if result != Err(libc::ECANCELED) {
+            if !(ends && result == Err(libc::ECANCELED)) {
                 op.with_op(op::closed);
             }
             result

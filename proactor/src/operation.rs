@@ -72,6 +72,20 @@ impl Kind {
     fn is_subscription(self) -> bool {
         matches!(self, Kind::Accept | Kind::Recv)
     }
+
+    /// Whether it is cancelled when nobody wants it any more.
+    pub(crate) fn can_be_cancelled(self) -> bool {
+        self != Kind::File(file::Kind::Close)
+    }
+
+    /// What it ended with if a signal came when a kernel thread had begun it.
+    pub(crate) fn interrupted(self) -> i32 {
+        match self.can_be_cancelled() {
+            true => libc::ECANCELED,
+            // As close(2) has it, which is not to be done again.
+            false => libc::EINTR,
+        }
+    }
 }
 
 /// Where it is; see the [module](self).

@@ -4,6 +4,7 @@ mod bad_days;
 mod batches;
 mod canary;
 mod carries;
+mod closes;
 mod ending;
 mod pressure;
 mod prompt;

@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 
 use io_uring::cqueue;
 use isochrome_runtime::buf::IoBuf;
-use isochrome_runtime::op::SendBuf;
+use isochrome_runtime::op::{FileOp, SendBuf};
 use isochrome_runtime::time::timeout;
 
 use super::*;
@@ -22,12 +22,12 @@ const NOTIF: u32 = 1 << 3;
 
 /// What a kernel is to say next of the send, and what it was asked to cancel.
 #[derive(Default)]
-struct Script {
+pub(super) struct Script {
     results: Mutex<Vec<(i32, u32)>>,
-    cancels: AtomicUsize,
+    pub(super) cancels: AtomicUsize,
 }
 
-/// A proactor whose sends without a copy reach no kernel.
+/// A proactor whose sends without a copy, and closes, reach no kernel.
 struct Scripted {
     inner: Proactor,
     script: Arc<Script>,
@@ -45,7 +45,8 @@ unsafe impl Driver for Scripted {
     }
 
     fn submit(&mut self, op: InFlight) -> Result<(), InFlight> {
-        if !op.with_op(|op| matches!(op, Op::SendZc { .. })) {
+        let scripted = |op: &Op| matches!(op, Op::SendZc { .. } | Op::File(FileOp::Close(_)));
+        if !op.with_op(|op| scripted(op)) {
             return self.inner.submit(op);
         }
         // As if it had been.
@@ -87,7 +88,7 @@ unsafe impl Driver for Scripted {
     }
 }
 
-fn bed() -> (Runtime, Arc<Script>) {
+pub(super) fn bed() -> (Runtime, Arc<Script>) {
     let script = Arc::<Script>::default();
     let of_driver = script.clone();
     let driver = move |_worker: usize| {
@@ -126,7 +127,7 @@ fn poll(sending: Pin<&mut Sending<'_>>) -> Poll<(io::Result<usize>, Watched)> {
 }
 
 /// Lets the driver say what the script has.
-async fn says(script: &Script, result: i32, flags: u32) {
+pub(super) async fn says(script: &Script, result: i32, flags: u32) {
     script.results.lock().unwrap().push((result, flags));
     while !script.results.lock().unwrap().is_empty() {
         yield_now().await;
