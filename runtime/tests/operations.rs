@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use isochrome_runtime::buf::{IoBuf, Lent};
 use isochrome_runtime::op::{Completion, Interest, Op, Port, Yield};
+use isochrome_runtime::time::timeout;
 use isochrome_runtime::{Builder, Color, Descriptor, Runtime, spawn, yield_now};
 use support::{Event, World, connect, descriptor, foreign_block_on};
 
@@ -24,6 +25,7 @@ mod workers {
         from_foreign_threads_and_other_workers,
         two_users_take_turns,
         a_poll_and_a_run_take_turns,
+        a_poll_behind_a_run_has_its_turn,
         subscriptions_queue,
         an_accepted_socket_is_closed_with_its_port,
         the_end_finishes_what_is_in_flight,
@@ -33,6 +35,9 @@ mod workers {
         ports_of_all_kinds_and_a_descriptor_that_moves,
     );
 }
+
+/// Only what never comes takes so long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn bed(workers: usize) -> (Arc<World>, Runtime, Arc<Descriptor>) {
     let world = World::new();
@@ -345,6 +350,45 @@ fn a_poll_and_a_run_take_turns(workers: usize) {
         assert_eq!(flag.0.load(Ordering::SeqCst), 1, "it is its turn");
         run.await.0.unwrap();
     });
+}
+
+/// Of one that was awaited, and of one that was given up: a subscription that
+/// came behind it was told of neither.
+fn a_poll_behind_a_run_has_its_turn(workers: usize) {
+    for given_up in [false, true] {
+        let (world, rt, descriptor) = bed(workers);
+        let port = Arc::new(Port::new(descriptor.clone()));
+        rt.block_on(async {
+            world.hold(&descriptor);
+            let mut run = Box::pin(port.run(send(b"sent", &Arc::default())));
+            assert!(poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_pending())).await);
+            // Two of them: the first has not to be the one who takes it.
+            let behind = [0, 1].map(|_| {
+                let port = port.clone();
+                spawn(async move {
+                    let mut waiter = port.waiter();
+                    poll_fn(|cx| waiter.poll_next(cx, || Op::Recv)).await
+                })
+            });
+            yield_now().await;
+            let run = match given_up {
+                true => {
+                    drop(run);
+                    None
+                }
+                false => Some(run),
+            };
+            world.let_go(&descriptor);
+            if let Some(run) = run {
+                run.await.0.unwrap();
+            }
+            for behind in behind {
+                let received = timeout(PATIENCE, behind).await.expect("it has its turn");
+                assert!(matches!(received.unwrap(), Ok(Yield::Buf(_))));
+                world.bring_bytes(&descriptor, b"more");
+            }
+        });
+    }
 }
 
 fn subscriptions_queue(workers: usize) {

@@ -258,6 +258,25 @@ impl Line {
         turn.and_then(|(_, waker)| waker.take())
     }
 
+    /// The waker of whose turn it is when nothing is in flight: as of `turn`, or
+    /// of the first, if all wait for what nobody has submitted yet.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<Waker> {
+        match self.is_empty() {
+            true => None,
+            false => self.next_of_some(),
+        }
+    }
+
+    #[inline(never)]
+    fn next_of_some(&mut self) -> Option<Waker> {
+        let turns = self.spots().any(|(mark, _)| mark.is_for_turn());
+        match turns {
+            true => self.first_turn(),
+            false => self.first(),
+        }
+    }
+
     /// The waker of the first.
     #[inline]
     pub(super) fn first(&mut self) -> Option<Waker> {

@@ -62,8 +62,9 @@
 //!    are called with the slot unlocked.
 //! 4. Users of a port wait in line. A completion that is anyone's wakes all who
 //!    wait for any; a slot that becomes idle wakes the first who waits for a
-//!    turn. Who was woken keeps the place until they poll again or go away, and
-//!    who goes away wakes the next.
+//!    turn or, if nobody does, the first, who then submits. Who was woken keeps
+//!    the place until they poll again or go away, and who goes away wakes the
+//!    next.
 //! 5. A subscription that ends (its last completion says so) is submitted
 //!    again by the next poll that finds nothing. Only the `InFlight` tells
 //!    whether more will come: nothing is concluded from a result.

@@ -362,7 +362,7 @@ impl State {
     #[inline]
     pub(super) fn turn(&mut self) -> Option<Waker> {
         if self.is_idle() || self.life.has_failed() {
-            self.line.turn()
+            self.line.next()
         } else {
             None
         }
