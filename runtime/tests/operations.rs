@@ -3,6 +3,7 @@
 mod support;
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use isochrome_runtime::buf::{IoBuf, Lent};
-use isochrome_runtime::op::{Completion, Interest, Op, Port, Yield};
+use isochrome_runtime::op::{Completion, FileOp, Interest, Op, Port, Yield};
 use isochrome_runtime::time::timeout;
 use isochrome_runtime::{Builder, Color, Descriptor, Runtime, spawn, yield_now};
 use support::{Event, World, connect, descriptor, foreign_block_on};
@@ -26,6 +27,7 @@ mod workers {
         two_users_take_turns,
         a_poll_and_a_run_take_turns,
         a_poll_behind_a_run_has_its_turn,
+        a_run_polled_once_more_harms_nobody_else,
         subscriptions_queue,
         an_accepted_socket_is_closed_with_its_port,
         the_end_finishes_what_is_in_flight,
@@ -323,13 +325,16 @@ fn two_users_take_turns(workers: usize) {
 
 /// A `run` that waits behind a `poll_next` is told when that has its result,
 /// also when it was polled between the completion and the taking.
-fn a_poll_and_a_run_take_turns(workers: usize) {
-    struct Flag(AtomicUsize);
-    impl std::task::Wake for Flag {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
+/// Counts its wakes.
+struct Flag(AtomicUsize);
+
+impl std::task::Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+fn a_poll_and_a_run_take_turns(workers: usize) {
     let (world, rt, descriptor) = bed(workers);
     let port = Port::new(descriptor.clone());
     rt.block_on(async {
@@ -389,6 +394,31 @@ fn a_poll_behind_a_run_has_its_turn(workers: usize) {
             }
         });
     }
+}
+
+/// It panics, and leaves nothing behind for the next who uses the port.
+fn a_run_polled_once_more_harms_nobody_else(workers: usize) {
+    let (_world, rt, descriptor) = bed(workers);
+    let port = Port::new(descriptor);
+    rt.block_on(async {
+        let data = || FileOp::Sync { data_only: true };
+        let mut run = pin!(port.run(Op::File(data())));
+        run.as_mut().await.0.unwrap();
+        let mut file = pin!(port.file(data()));
+        file.as_mut().await.0.unwrap();
+        let waker = Arc::new(Flag(AtomicUsize::new(0)));
+        for round in 0..2 {
+            let waker = Waker::from(waker.clone());
+            let mut cx = Context::from_waker(&waker);
+            let panicked = catch_unwind(AssertUnwindSafe(|| match round {
+                0 => drop(run.as_mut().poll(&mut cx)),
+                _ => drop(file.as_mut().poll(&mut cx)),
+            }));
+            assert!(panicked.is_err(), "it has given its output");
+        }
+        assert_eq!(Arc::strong_count(&waker), 1, "its waker was left there");
+        port.run(send(b"x", &Arc::default())).await.0.unwrap();
+    });
 }
 
 fn subscriptions_queue(workers: usize) {

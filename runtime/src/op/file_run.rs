@@ -44,6 +44,9 @@ impl Future for FileRun<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        // Here, and not when it is taken: then the slot is locked.
+        let over = this.op.is_none() && !this.submitted;
+        assert!(!over, "polled after completion");
         if let Some(op) = &mut this.op {
             ready!(budget::poll_remaining(cx));
             if let Some(result) = op.try_inline(this.slot.descriptor().as_raw_fd()) {
@@ -53,7 +56,7 @@ impl Future for FileRun<'_> {
             }
         }
         let pooled = this.slot.descriptor().by_readiness();
-        let op = || Op::File(this.op.take().expect("polled after completion"));
+        let op = || Op::File(this.op.take().expect("just looked"));
         let (number, submitted) = (&mut this.number, &mut this.submitted);
         let hand_over = |slot: &Slot| match pooled {
             true => to_pool(slot),

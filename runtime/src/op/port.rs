@@ -404,8 +404,10 @@ impl Future for Run<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let run = &mut *self;
+        // Here, and not when it is taken: then the slot is locked.
+        assert!(run.submitted || run.op.is_some(), "polled after completion");
         if !run.slot.descriptor().by_readiness() {
-            let op = || run.op.take().expect("polled after completion");
+            let op = || run.op.take().expect("just looked");
             let (number, submitted) = (&mut run.number, &mut run.submitted);
             let take = |state: &mut State| state.take_result();
             let owned = poll_owned(run.slot, number, submitted, cx, op, submit, take);
@@ -414,7 +416,7 @@ impl Future for Run<'_> {
                 Err(e) => (Err(e), run.op.take().expect("not submitted")),
             });
         }
-        let op = run.op.as_mut().expect("polled after completion");
+        let op = run.op.as_mut().expect("just looked");
         let place = Some(&mut run.number);
         let result = ready!(poll_ready(
             run.slot,
