@@ -177,12 +177,14 @@ impl Descriptor {
             if !first {
                 return Poll::Ready(None);
             }
+            // Before the lock: to clone a foreign one may run any code.
+            let waker = cx.waker().clone();
             let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
             let fd = inheritance.fd.take();
             if fd.is_some() {
                 return Poll::Ready(fd);
             }
-            let old = inheritance.waker.replace(cx.waker().clone());
+            let old = inheritance.waker.replace(waker);
             drop(inheritance);
             drop(old);
             Poll::Pending

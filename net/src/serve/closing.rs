@@ -62,6 +62,9 @@ impl Hearer {
         if (self.registered.as_ref()).is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
+        // Before the lock: to clone a foreign one may run any code.
+        let waker = cx.waker().clone();
+        let kept = waker.clone();
         let mut hearers = self.closing.lock();
         if self.closing.is_said() {
             return Poll::Ready(());
@@ -73,11 +76,10 @@ impl Hearer {
                 hearers.next
             }
         };
-        let waker = cx.waker().clone();
-        let old = hearers.wakers.insert(number, waker.clone());
+        let old = hearers.wakers.insert(number, waker);
         drop(hearers);
         drop(old);
-        self.registered = Some((number, waker));
+        self.registered = Some((number, kept));
         Poll::Pending
     }
 }

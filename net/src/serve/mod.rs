@@ -443,11 +443,16 @@ impl Shared {
     /// Whether another connection may be accepted. If not, the task is woken
     /// when one has ended.
     fn has_room(&self, limit: usize, cx: &Context<'_>) -> bool {
+        if self.lock().open.len() < limit {
+            return true;
+        }
+        // Unlocked: to clone a foreign one may run any code.
+        let waker = cx.waker().clone();
         let mut state = self.lock();
         if state.open.len() < limit {
             return true;
         }
-        let old = state.waiter.replace(cx.waker().clone());
+        let old = state.waiter.replace(waker);
         drop(state);
         drop(old);
         false

@@ -91,10 +91,19 @@ impl Timers {
         if place.will_wake(waker) {
             return true;
         }
-        let old = std::mem::replace(place, waker.clone());
         drop(wheel);
-        drop(old);
-        true
+        // Unlocked: to clone a foreign one may run any code. It may have fired
+        // meanwhile.
+        let mut waker = waker.clone();
+        let mut wheel = self.lock();
+        let place = wheel.waker(key);
+        let waits = place.is_some();
+        if let Some(place) = place {
+            std::mem::swap(place, &mut waker);
+        }
+        drop(wheel);
+        drop(waker);
+        waits
     }
 
     pub(crate) fn remove(&self, key: Key) {
