@@ -6,12 +6,13 @@ mod support;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::ptr;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::{Duration, Instant};
 
 use isochrome_runtime::time::{interval, sleep, sleep_until, timeout};
-use isochrome_runtime::{Builder, Color, yield_now};
+use isochrome_runtime::{Builder, Color, Handle, yield_now};
 use support::{Event, World, runtime};
 
 mod workers {
@@ -25,7 +26,34 @@ mod workers {
         a_sleep_that_moved_ends_without_its_first_runtime,
         a_sleep_is_reset_to_sooner_and_to_later,
         an_interval_ticks_at_its_multiples,
+        a_waker_may_ask_for_figures_when_it_is_cloned,
     );
+}
+
+/// Which look at the timers.
+fn a_waker_may_ask_for_figures_when_it_is_cloned(workers: usize) {
+    static TABLE: RawWakerVTable = RawWakerVTable::new(
+        |handle| {
+            // SAFETY: the handles outlive the wakers made of them below.
+            drop(unsafe { &*handle.cast::<Handle>() }.stats());
+            RawWaker::new(handle, &TABLE)
+        },
+        |_| {},
+        |_| {},
+        |_| {},
+    );
+    let rt = runtime(workers);
+    // Two, so that each takes the other's place.
+    let handles = [0; 2].map(|_| rt.handle().clone());
+    rt.block_on(async {
+        let mut sleeping = pin!(sleep(ms(60_000)));
+        for handle in &handles {
+            // SAFETY: nothing is counted, and the handle is there as long.
+            let waker = unsafe { Waker::new(ptr::from_ref(handle).cast(), &TABLE) };
+            let mut cx = Context::from_waker(&waker);
+            assert!(sleeping.as_mut().poll(&mut cx).is_pending());
+        }
+    });
 }
 
 const fn ms(n: u64) -> Duration {
