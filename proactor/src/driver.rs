@@ -51,7 +51,7 @@ impl Proactor {
             table: Table::new(),
             apart: BTreeMap::new(),
             kept: BTreeMap::new(),
-            prompt: Prompt::default(),
+            prompt: Prompt::new(config.entries),
             wake,
             wake_armed: false,
             cancels: VecDeque::new(),

@@ -34,15 +34,22 @@ use crate::operation::{MOST, Operation, prompt_entry};
 use crate::table::Key;
 
 /// The sends that are not settled.
-#[derive(Default)]
 pub(crate) struct Prompt {
-    /// With how much each sends; `None`: it goes on as an operation, or failed.
+    /// No more than there is room for. With how much each sends; `None`: it goes on as an operation, or failed.
     sends: Vec<Option<(InFlight, usize)>>,
     /// Somebody waits for one.
     hurry: bool,
 }
 
 impl Prompt {
+    /// For a ring with so many entries.
+    pub(crate) fn new(entries: u32) -> Prompt {
+        Prompt {
+            sends: Vec::with_capacity(entries as usize),
+            hurry: false,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.sends.is_empty()
     }
@@ -68,8 +75,8 @@ impl Proactor {
     #[inline]
     pub(crate) fn push_prompt(&mut self, op: InFlight) -> Result<(), InFlight> {
         let index = self.prompt.sends.len();
-        let waits = self.closed || !self.backlog.is_empty();
-        if waits || !self.ring.is_prompt() || index > Key::MOST_PROMPT {
+        let room = self.backlog.is_empty() && index < self.prompt.sends.capacity();
+        if !room || self.closed || !self.ring.is_prompt() {
             return Err(op);
         }
         let key = Key::prompt(index);

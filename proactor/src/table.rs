@@ -58,9 +58,6 @@ impl Key {
 }
 
 impl Key {
-    /// The largest index of a send in `prompt`.
-    pub(crate) const MOST_PROMPT: usize = PROMPT as usize - 1;
-
     /// What a send in `prompt` is called: a half that no index is.
     pub(crate) const fn prompt(index: usize) -> Key {
         Key::new(RESERVED, PROMPT | index as u32)
