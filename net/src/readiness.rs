@@ -31,8 +31,9 @@ impl<F: Family> StreamSocket<F> {
         self.leave_error(looked)
     }
 
-    /// Waits until there is room to send, or an error. Somebody else may have
-    /// used it when the caller does.
+    /// Waits until there is room to send behind what was
+    /// [fed](StreamSocket::feed), or an error. Somebody else may have used it
+    /// when the caller does.
     ///
     /// For [`try_write`](StreamSocket::try_write), and for system calls of one's
     /// own on [`as_fd`](std::os::fd::AsFd::as_fd), which take MSG_DONTWAIT: the
@@ -42,8 +43,11 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// # Errors
     ///
-    /// ECANCELED once the runtime has ended.
+    /// ECANCELED once the runtime has ended. That of what was fed, which is told
+    /// once; any other is left to who sends.
     pub async fn writable(&self) -> io::Result<()> {
+        // Else who tries would be told to wait, and not wait.
+        self.flush().await?;
         ready(self.ports.send_aside(), Interest::Write).await
     }
 
@@ -65,6 +69,7 @@ impl<F: Family> StreamSocket<F> {
     ///
     /// As for `writable`.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
         self.ports.send_aside().poll_ready(cx, Interest::Write)
     }
 

@@ -264,6 +264,9 @@ impl<F: Family> StreamSocket<F> {
     /// receive is given what comes next, whoever waits, until it is closed,
     /// which is a while after it is dropped.
     ///
+    /// What both send has no order, and the end of the direction cuts off what
+    /// the other has [fed](StreamSocket::feed): flush first.
+    ///
     /// Tasks can share a connection by `&`, an [`Arc`], or
     /// [`into_split`](StreamSocket::into_split), which take no descriptor and
     /// have one order for all. One of the two that is dropped on another

@@ -24,6 +24,7 @@ everywhere!(
     the_end_is_told,
     an_error_is_left_to_who_reads,
     room_is_told,
+    room_behind_what_was_fed,
     datagrams,
     a_refusal_is_left_to_who_receives,
     local_messages,
@@ -151,6 +152,34 @@ fn room_is_told(rt: Runtime) {
         wait.await.unwrap();
         eventually_async("there is room", || near.try_write(b"x").is_ok()).await;
         drop(reader.await.unwrap());
+    });
+}
+
+/// Who waits behind what was fed is not told of room that is not theirs yet.
+fn room_behind_what_was_fed(rt: Runtime) {
+    rt.block_on(async {
+        for polls in [false, true] {
+            let (near, mut far) = std_pair().await;
+            shrink(&near);
+            let reader = std::thread::spawn(move || {
+                let mut got = Vec::new();
+                far.read_to_end(&mut got).unwrap();
+                got
+            });
+            for _ in 0..20 {
+                near.feed(vec![7; 100_000]).await.unwrap();
+                match polls {
+                    true => poll_fn(|cx| near.poll_writable(cx)).await.unwrap(),
+                    false => near.writable().await.unwrap(),
+                }
+                assert_eq!(near.try_write(b"x").unwrap(), 1);
+            }
+            near.shutdown(Shutdown::Write).unwrap();
+            let got = reader.join().unwrap();
+            assert_eq!(got.len(), 20 * 100_001);
+            let ends = got.chunks(100_001).map(|chunk| chunk[100_000]);
+            assert!(ends.into_iter().all(|end| end == b'x'));
+        }
     });
 }
 
