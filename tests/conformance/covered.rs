@@ -47,6 +47,8 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("pipe/open.rs", &["conformance/pipes.rs", "pipe.rs"]),
+    ("feed.rs", &["feed.rs"]),
+    ("process.rs", &["process.rs"]),
     ("readiness.rs", &["conformance/readiness.rs"]),
     (
         "reading.rs",
