@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::Fd;
 use isochrome_runtime::buf::Pool;
-use isochrome_runtime::driver::{Driver, Unpark};
+use isochrome_runtime::driver::{Driver, Successor, Unpark};
 use isochrome_runtime::eventfd::EventFd;
 use isochrome_runtime::op::InFlight;
 
@@ -165,7 +165,10 @@ impl Proactor {
             if operation.stage == Stage::Pushed {
                 ended += usize::from(self.part(key));
             } else if let Some(operation) = self.remove(key) {
-                operation.op.finish(Err(canceled()));
+                match operation.wish {
+                    Wish::Pause => operation.op.pause(),
+                    Wish::Go | Wish::End => operation.op.finish(Err(canceled())),
+                }
                 ended += 1;
             }
         }
@@ -326,6 +329,27 @@ unsafe impl Driver for Proactor {
                 self.doomed.push(key);
             }
         }
+    }
+
+    fn hand_over(&mut self, key: u64, _to: Successor) -> bool {
+        let key = Key::from_raw(key);
+        let Some(operation) = self.table.get_mut(key) else {
+            return false;
+        };
+        if operation.wish != Wish::Go {
+            // It is about to end.
+            return true;
+        }
+        operation.wish = Wish::Pause;
+        match operation.stage {
+            Stage::Pushed => self.cancels.push_back(key),
+            Stage::Doomed => {}
+            Stage::Queued | Stage::Starved => {
+                operation.stage = Stage::Doomed;
+                self.doomed.push(key);
+            }
+        }
+        true
     }
 
     fn park(&mut self, wait: Option<Duration>) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isochrome_runtime::Descriptor;
-use isochrome_runtime::driver::{Driver, Unpark};
+use isochrome_runtime::driver::{Driver, Successor, Unpark};
 use isochrome_runtime::eventfd::EventFd;
 use isochrome_runtime::op::{InFlight, Interest, Op};
 
@@ -58,14 +58,27 @@ impl Reactor {
         if let Some(token) = descriptor.token() {
             return Ok(token);
         }
+        let token = self.register(descriptor)?;
+        descriptor.set_token(token);
+        Ok(token)
+    }
+
+    fn register(&mut self, descriptor: &Descriptor) -> io::Result<u64> {
         let token = self.registrations.insert(Registration::new);
         let added = self.epoll.add(descriptor.as_raw_fd(), token, epoll::BOTH);
         if let Err(e) = added {
             self.registrations.remove(token);
             return Err(e);
         }
-        descriptor.set_token(token);
         Ok(token)
+    }
+
+    /// The registration of the subscriber with this name.
+    fn token_of(&self, name: Name) -> Option<u64> {
+        match name {
+            Name::Only(token, _) => Some(token),
+            Name::Other(key) => self.others.token(key),
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -137,15 +150,40 @@ unsafe impl Driver for Reactor {
 
     fn cancel(&mut self, key: u64) {
         let name = Name::from_raw(key);
-        let token = match name {
-            Name::Only(token, _) => Some(token),
-            Name::Other(key) => self.others.token(key),
-        };
+        let token = self.token_of(name);
         let registration = token.and_then(|token| self.registrations.get_mut(token));
         let gone = registration.and_then(|r| r.remove(&mut self.others, name));
         if let Some(op) = gone {
             op.finish(Err(cancelled()));
         }
+    }
+
+    fn adopt(&mut self, descriptor: &Descriptor) -> Option<u64> {
+        self.register(descriptor).ok()
+    }
+
+    fn hand_over(&mut self, key: u64, to: Successor) -> bool {
+        let name = Name::from_raw(key);
+        let (Some(token), Some(new)) = (self.token_of(name), to.token) else {
+            return false;
+        };
+        let registration = self.registrations.get_mut(token);
+        let Some(registration) = registration.filter(|r| !r.is_exceptional()) else {
+            return false;
+        };
+        let Some(first) = registration.remove(&mut self.others, name) else {
+            return false;
+        };
+        self.epoll.remove(first.fd());
+        // Before anybody is woken, who may submit it again.
+        first.descriptor().moves_to(to.worker, new);
+        if let Some(mut registration) = self.registrations.remove(token) {
+            while let Some(op) = registration.pop(token, &mut self.others) {
+                op.pause();
+            }
+        }
+        first.pause();
+        true
     }
 
     fn park(&mut self, wait: Option<Duration>) -> io::Result<()> {

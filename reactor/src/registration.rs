@@ -71,6 +71,13 @@ impl Registration {
         }
     }
 
+    /// Whether it was told of something that another registration would not be
+    /// told of again. Such a one does not move: what has ended is soon gone, and
+    /// urgent data are rare.
+    pub(crate) fn is_exceptional(&self) -> bool {
+        self.exceptional.contains(&true)
+    }
+
     /// Takes a subscriber in. It is told of what may have been told before.
     pub(crate) fn add(
         &mut self,

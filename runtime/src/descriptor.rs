@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::op::{Within, unclaimed};
+use crate::op::{Registrar, Token, Within, unclaimed};
 use crate::runtime::Handle;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use crate::sync::atomic::AtomicU8;
 
 /// A file descriptor of a runtime.
 ///
@@ -22,14 +22,14 @@ use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 pub struct Descriptor {
     /// Owned, unless it is `AT_FDCWD`, the only negative one.
     fd: RawFd,
-    /// The worker whose driver it is registered with, or `NOWHERE`.
-    home: AtomicU16,
+    /// The worker whose driver it is registered with.
+    home: Registrar,
     /// `BY_READINESS`, here too, so that it is at hand for every attempt; `TCP`.
     kind: u8,
     /// How many of `within` are claimed.
     claimed: AtomicU8,
-    /// What that driver calls it, or `NO_TOKEN`.
-    token: AtomicU64,
+    /// What that driver calls it.
+    token: Token,
     runtime: Handle,
     few: OnceLock<Box<Few>>,
     /// The operations of its first two ports.
@@ -62,9 +62,6 @@ struct Inheritance {
     fd: Option<OwnedFd>,
     waker: Option<Waker>,
 }
-
-const NOWHERE: u16 = u16::MAX;
-const NO_TOKEN: u64 = u64::MAX;
 
 impl Descriptor {
     /// Takes `fd` over for operations on `runtime`, and makes it blocking or
@@ -124,7 +121,7 @@ impl Descriptor {
     fn make(fd: RawFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
         Arc::new(Descriptor {
             fd,
-            home: AtomicU16::new(NOWHERE),
+            home: Registrar::new(),
             kind: if tcp { TCP } else { 0 }
                 | if runtime.by_readiness() {
                     BY_READINESS
@@ -132,7 +129,7 @@ impl Descriptor {
                     0
                 },
             claimed: AtomicU8::new(0),
-            token: AtomicU64::new(NO_TOKEN),
+            token: Token::new(),
             runtime: runtime.clone(),
             few: OnceLock::new(),
             within: unclaimed(),
@@ -265,42 +262,44 @@ impl Descriptor {
         })
     }
 
-    /// The worker that it is registered with. The first to ask decides.
+    /// The worker that it is registered with. The first to ask decides, until
+    /// that worker's driver gives it away ([`moves_to`](Descriptor::moves_to)).
     pub fn home(&self, or: usize) -> usize {
-        let home = self.home.load(Ordering::Relaxed);
-        if home != NOWHERE {
-            return home as usize;
-        }
-        // Relaxed: the number says whom to send operations to, and publishes
-        // nothing; registrations are touched by that worker only.
-        let new = or as u16;
-        match (self.home).compare_exchange(NOWHERE, new, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => or,
-            Err(first) => first as usize,
-        }
+        self.home.get_or(or)
     }
 
     /// What the driver of the home worker called it, if it is registered.
     pub fn token(&self) -> Option<u64> {
-        // Acquire, set_token: Drop, on another thread, must see the token.
-        match self.token.load(Ordering::Acquire) {
-            NO_TOKEN => None,
-            token => Some(token),
-        }
+        self.token.get()
     }
 
     /// Called by the driver of the home worker when it registers the
     /// descriptor. [`Driver::forget`](crate::driver::Driver::forget) gets the
     /// token back.
     pub fn set_token(&self, token: u64) {
-        debug_assert_ne!(token, NO_TOKEN);
-        self.token.store(token, Ordering::Release);
+        self.token.set(token);
+    }
+
+    /// Called by the driver of the home worker when it gives the descriptor
+    /// away, in [`Driver::hand_over`](crate::driver::Driver::hand_over): the
+    /// home is another from now on, and `token` is what its driver calls it.
+    pub fn moves_to(&self, worker: usize, token: u64) {
+        self.home.moves_to(worker, &self.token, token);
+    }
+
+    pub(crate) fn begin_move(&self, from: usize) -> bool {
+        self.home.begin_move(from)
+    }
+
+    pub(crate) fn stays(&self) {
+        self.home.stays();
     }
 }
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        let home = self.home.load(Ordering::Relaxed) as usize;
+        // Anything, if there is no token.
+        let home = self.home.get_or(0);
         let heir = self.few.get_mut().and_then(|few| few.heir.take());
         // SAFETY: owned, by `make`, and not used afterwards.
         let fd = (self.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(self.fd) });

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::descriptor::Descriptor;
 use crate::op::InFlight;
 
 /// What carries out the operations of one worker. See the [module](self) for
@@ -104,6 +105,26 @@ pub unsafe trait Driver {
     /// [`InFlight::set_key`]. It is still in flight when this is called.
     fn cancel(&mut self, key: u64);
 
+    /// Gets ready to tell of the edges of a descriptor that another worker's
+    /// driver tells of, and will be asked to hand over: what it will be called
+    /// here, by the same rules as for [`Descriptor::set_token`](crate::Descriptor::set_token). If nothing
+    /// comes of it, [`release`](Driver::release) is called with that. `None`,
+    /// the default: it cannot. Only asked where drivers work by readiness.
+    fn adopt(&mut self, descriptor: &Descriptor) -> Option<u64> {
+        let _ = descriptor;
+        None
+    }
+
+    /// Ends the subscription that was given `key`, which is still in flight,
+    /// so that it can begin anew with another worker's driver: by
+    /// [`InFlight::pause`] when all that it brought is told. By readiness the
+    /// descriptor itself moves ([`Descriptor::moves_to`](crate::Descriptor::moves_to)), with everything that
+    /// is subscribed to it. `false`, the default: it stays here.
+    fn hand_over(&mut self, key: u64, to: Successor) -> bool {
+        let _ = (key, to);
+        false
+    }
+
     /// Submits what is waiting and delivers what is complete. If nothing is,
     /// sleeps for at most `wait` (`None`: without limit; zero: not at all).
     ///
@@ -157,6 +178,16 @@ pub unsafe trait Driver {
     /// ([`InFlight::leak`]). Returns how many were leaked. Nothing is
     /// submitted afterwards.
     fn shutdown(&mut self, grace: Duration) -> usize;
+}
+
+/// Who a subscription is handed over to.
+#[derive(Clone, Copy, Debug)]
+pub struct Successor {
+    /// The worker.
+    pub worker: usize,
+    /// What its driver has [adopted](Driver::adopt) the descriptor as, where
+    /// drivers work by readiness.
+    pub token: Option<u64>,
 }
 
 /// Ends the sleep of a worker from any thread.

@@ -56,8 +56,11 @@ mod op {
     mod lifecycle;
     mod model;
     mod model_feed;
+    mod model_follow;
     mod model_readiness;
     mod readiness;
+    #[allow(dead_code, reason = "not all of it is modelled")]
+    mod registrar;
 }
 #[cfg(not(all(test, loom)))]
 mod report;

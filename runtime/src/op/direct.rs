@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
+use super::follow::waits_elsewhere;
 use super::line::{ANYONE, For, Place};
 use super::port::leave;
 use super::slot::Slot;
@@ -160,8 +161,12 @@ fn poll_word<'a>(
         }
         if !state.is_idle() {
             let old = state.line.wait(place.as_deref_mut(), For::Any, cx.waker());
+            let elsewhere = state.is_elsewhere();
             drop(state);
             drop(old);
+            if elsewhere {
+                waits_elsewhere(slot);
+            }
             return Poll::Pending;
         }
         state.start(Op::Edges(interest), false, slot.here());

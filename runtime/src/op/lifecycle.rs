@@ -44,6 +44,8 @@
 //! 7. The end of the direction, asked for while something fed is in flight, is
 //!    an order to whoever ends that. Either `end_after_fed` comes first, and then
 //!    `end_fed` says so; or the asker does it.
+//! 8. What follows its asker to another worker is ended in that way too, by the
+//!    driver that has begun it, if it is wanted as before by then.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -82,6 +84,10 @@ impl Marks {
     const FED: Marks = Marks(8);
     /// The direction ends with what is fed.
     const LAST: Marks = Marks(16);
+    /// It was asked to end, to begin anew with another worker's driver.
+    const FOLLOWS: Marks = Marks(32);
+    /// What is cleared when it ends.
+    const OF_THE_END: Marks = Marks(Marks::RECALLED.0 | Marks::FOLLOWS.0);
 
     #[inline]
     fn has(self, mark: Marks) -> bool {
@@ -171,7 +177,7 @@ impl Lifecycle {
     /// The last completion is there.
     #[inline]
     pub(super) fn end(&mut self, subscription: bool) -> Ended {
-        self.marks.take(Marks::RECALLED);
+        self.marks.take(Marks::OF_THE_END);
         if self.marks.take(Marks::ABANDONED) {
             self.marks.take(Marks::FED);
             self.phase = Phase::Idle;
@@ -247,6 +253,23 @@ impl Lifecycle {
         goes_on && !self.marks.add(Marks::RECALLED)
     }
 
+    /// Who waits for a subscription would have it with another worker's driver:
+    /// the worker to be asked for it. Said once; `None` also if nobody could
+    /// end it yet, or it is to end anyway.
+    #[must_use]
+    pub(super) fn follow(&mut self) -> Option<usize> {
+        let lasts = self.phase == Phase::InFlight && self.marks == Marks::NONE;
+        let from = self.worker().filter(|_| lasts && self.key != NO_KEY)?;
+        self.marks.add(Marks::FOLLOWS);
+        Some(from)
+    }
+
+    /// The key to end it by, if it is still to follow.
+    pub(crate) fn follow_key(&self, worker: usize) -> Option<u64> {
+        let follows = self.phase == Phase::InFlight && self.marks == Marks::FOLLOWS;
+        self.key_at(worker).filter(|_| follows)
+    }
+
     /// The worker to be asked for the cancel; `None`: it is on its way to none
     /// yet, and will be looked at where it arrives (rule 3), or to none at all.
     pub(crate) fn worker(&self) -> Option<usize> {
@@ -256,10 +279,27 @@ impl Lifecycle {
     /// The key to cancel by, if this worker's driver has begun it and the
     /// operation in flight is still the abandoned or recalled one.
     pub(crate) fn cancel_key(&self, worker: usize) -> Option<u64> {
-        let begun = self.key != NO_KEY && self.worker as usize == worker;
         let to_end = self.is_abandoned() || self.marks.has(Marks::RECALLED);
+        self.key_at(worker).filter(|_| to_end)
+    }
+
+    /// The key, if this worker's driver has begun it.
+    fn key_at(&self, worker: usize) -> Option<u64> {
+        let begun = self.key != NO_KEY && self.is_with(worker);
         let [low, high] = self.key.map(u64::from);
-        (to_end && begun).then_some(high << 32 | low)
+        begun.then_some(high << 32 | low)
+    }
+
+    /// It is, or was, with this worker's driver, or on its way there.
+    #[inline]
+    pub(super) fn is_with(&self, worker: usize) -> bool {
+        self.worker as usize == worker
+    }
+
+    /// As `is_with`, of a worker or of none.
+    #[inline(always)]
+    pub(super) fn is_with_number(&self, worker: u16) -> bool {
+        self.worker == worker
     }
 
     #[inline]

@@ -185,6 +185,13 @@ impl Line {
         self.rest.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
+    /// Whether only one place waits to be woken. (Who was woken and never came
+    /// back counts no more.)
+    pub(super) fn one_waits(&mut self) -> bool {
+        let waiting = self.spots().filter(|(_, waker)| waker.is_some());
+        waiting.count() == 1
+    }
+
     /// All places, in order.
     fn spots(&mut self) -> impl Iterator<Item = (Mark, &mut Option<Waker>)> {
         let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());

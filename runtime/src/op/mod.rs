@@ -44,6 +44,8 @@
 //! | `attempt`, `sys` | one try: one system call |
 //! | [`call`] | system calls for those without `unsafe` |
 //! | `look` | receiving without taking, and without waiting |
+//! | `follow` | subscriptions that move to the worker of who waits |
+//! | `registrar` | which worker's driver has a descriptor: a pure state |
 //! | `recall` | ending what is in flight without losing what it brings |
 //! | `direct` | system calls of the asking side's own, on every driver |
 //! | `address` | addresses as the kernel takes them |
@@ -78,6 +80,7 @@ mod file;
 mod file_run;
 mod file_sys;
 mod flight;
+mod follow;
 mod lifecycle;
 mod line;
 mod look;
@@ -87,6 +90,7 @@ mod ports;
 mod readiness;
 mod ready;
 mod recall;
+mod registrar;
 mod send;
 mod slot;
 mod sys;
@@ -102,6 +106,7 @@ pub(crate) use flight::Flights;
 pub(crate) use owner::{SlotRef, Within, unclaimed};
 pub use port::{Port, Run, Waiter};
 pub use ports::Ports;
+pub(crate) use registrar::{LAST_WORKER, Registrar, Token};
 pub use send::SendBuf;
 pub use slot::{InFlight, Kept, Slot};
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use super::attempt::{self, Attempt};
 use super::feed;
+use super::follow::waits_elsewhere;
 use super::line::{ANYONE, For, Place};
 use super::owner::SlotRef;
 use super::ready;
@@ -319,8 +320,12 @@ pub(super) fn poll_take<T>(
     }
     let Some(taken) = state.is_anyones().then(|| take(&mut state)).flatten() else {
         let old = state.line.wait(place, For::Any, cx.waker());
+        let elsewhere = state.is_elsewhere();
         drop(state);
         drop((left, old));
+        if elsewhere {
+            waits_elsewhere(slot);
+        }
         return Poll::Pending;
     };
     let done = state.take_finished();

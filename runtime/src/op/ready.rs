@@ -23,6 +23,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use super::attempt::Attempt;
+use super::follow::waits_elsewhere;
 use super::line::{ANYONE, For, Place, number};
 use super::readiness::Readiness;
 use super::slot::{Slot, State};
@@ -75,6 +76,11 @@ pub(super) fn poll<T>(
         }
         if armed && !state.readiness.is_ready() {
             state.line.wait_alone(place, what, cx.waker());
+            let elsewhere = state.is_elsewhere();
+            drop(state);
+            if elsewhere {
+                waits_elsewhere(slot);
+            }
             return Poll::Pending;
         }
     }
@@ -145,8 +151,12 @@ fn poll_among<'a, T>(
     };
     let Some(result) = done else {
         let old = state.line.wait(place, what, cx.waker());
+        let elsewhere = !yields && state.is_elsewhere();
         drop(state);
         drop((left, old));
+        if elsewhere {
+            waits_elsewhere(slot);
+        }
         if yields {
             Worker::wake_after_driver(cx.waker());
         }

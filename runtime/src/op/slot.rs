@@ -17,6 +17,7 @@ use std::io;
 use std::task::Waker;
 
 use super::flight::{Flight, Loan};
+use super::follow::Away;
 use super::lifecycle::Lifecycle;
 use super::line::Line;
 use super::owner::Home;
@@ -40,6 +41,8 @@ pub(crate) struct State {
     /// Where the driver works by readiness: what is known of which direction.
     pub(super) readiness: Readiness,
     pub(super) interest: Interest,
+    /// Whether it should move to another worker.
+    pub(super) away: Away,
     /// The completion that was not taken yet and came first: nearly always the
     /// only one.
     first: Option<Completion>,
@@ -95,6 +98,7 @@ impl Slot {
                 named: None,
                 readiness: Readiness::UNKNOWN,
                 interest: Interest::Read,
+                away: Away::NEVER,
                 first: None,
                 flight: None,
                 line: Line::new(),

@@ -12,6 +12,7 @@ use super::shared::{DriverFacts, Shared};
 use super::{Fatal, Runtime};
 use crate::blocking::Limits;
 use crate::driver::Driver;
+use crate::op::LAST_WORKER;
 use crate::report::{Report, Reports};
 use crate::sync::atomic::Ordering;
 use crate::worker::Worker;
@@ -77,8 +78,7 @@ impl Builder {
     /// How many workers there are, the thread in `block_on` counted in: 1 to
     /// 65,535, and what is beyond counts as the nearest.
     pub fn workers(mut self, workers: usize) -> Builder {
-        // Numbers of workers have 16 bits, and one of them is nobody's.
-        self.workers = Some(workers.clamp(1, usize::from(u16::MAX)));
+        self.workers = Some(workers.clamp(1, usize::from(LAST_WORKER) + 1));
         self
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::descriptor::Legacy;
+use crate::driver::Successor;
 use crate::op::{InFlight, SlotRef};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,10 @@ pub(crate) enum Command {
     Cancel(SlotRef),
     /// `Driver::forget` with this token.
     Forget(u64),
+    /// `Driver::hand_over` of what is in flight in this slot.
+    HandOver(SlotRef, Successor),
+    /// What this token was adopted for did not come.
+    Disown(SlotRef, u64),
     /// `Driver::release` with this token.
     Release(u64, Legacy),
 }

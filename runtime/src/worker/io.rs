@@ -3,11 +3,13 @@
 
 use std::cell::RefMut;
 
+use std::os::fd::AsFd;
+
 use super::command::Command;
 use super::local::Worker;
 use crate::buf::Kept;
 use crate::descriptor::Legacy;
-use crate::driver::Driver;
+use crate::driver::{Driver, Successor};
 use crate::op::{InFlight, Slot, SlotRef};
 
 impl Worker {
@@ -97,9 +99,9 @@ impl Worker {
                     let slot = SlotRef::to(op.slot());
                     if let Err(op) = driver.submit(op) {
                         // Its home is elsewhere: some worker of this runtime
-                        // submitted it here meanwhile. Send it on.
+                        // submitted it here meanwhile. Send it on (to this
+                        // very worker, if it has moved here just now).
                         let home = op.descriptor().home(self.index);
-                        debug_assert_ne!(home, self.index, "the driver refused at home");
                         op.moves_to(home);
                         self.runtime.shared().command(home, Command::Submit(op));
                     }
@@ -109,10 +111,48 @@ impl Worker {
                 Command::Cancel(slot) => self.end_abandoned(&mut **driver, slot.slot()),
                 Command::Forget(token) => driver.forget(token),
                 Command::Release(token, legacy) => driver.release(token, legacy.fd()),
+                Command::HandOver(slot, to) => self.part_with(&mut **driver, slot, to),
+                Command::Disown(slot, token) => {
+                    let descriptor = slot.slot().descriptor();
+                    driver.release(token, descriptor.as_fd());
+                    descriptor.stays();
+                }
             }
         }
         drop(driver);
         self.commands.replace(commands);
+    }
+
+    /// Asks the worker that has a subscription to hand it over to this one:
+    /// rules 2 and 3 in `op::follow`.
+    pub(crate) fn take_over(&self, slot: &Slot, from: usize) {
+        let descriptor = slot.descriptor();
+        let mut token = None;
+        if descriptor.by_readiness() {
+            if !descriptor.begin_move(from) {
+                return;
+            }
+            let driver = self.driver.try_borrow_mut();
+            token = driver.ok().and_then(|mut driver| driver.adopt(descriptor));
+            if token.is_none() {
+                return descriptor.stays();
+            }
+        }
+        let to = Successor {
+            worker: self.index,
+            token,
+        };
+        let command = Command::HandOver(SlotRef::to(slot), to);
+        self.runtime.shared().command(from, command);
+    }
+
+    fn part_with(&self, driver: &mut dyn Driver, slot: SlotRef, to: Successor) {
+        let key = slot.slot().lock().life.follow_key(self.index);
+        let moved = key.is_some_and(|key| driver.hand_over(key, to));
+        if let Some(token) = to.token.filter(|_| !moved) {
+            let command = Command::Disown(slot, token);
+            self.runtime.shared().command(to.worker, command);
+        }
     }
 
     /// Cancels what this worker's driver has in the slot and nobody wants.

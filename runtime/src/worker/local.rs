@@ -79,17 +79,31 @@ pub(crate) struct Worker {
 thread_local! {
     /// The innermost worker of this thread: a runtime may run inside another.
     static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
+    /// Its number, for those who want no more.
+    static HERE: Cell<u16> = const { Cell::new(NOWHERE) };
+}
+
+/// The number of this thread, if it is no worker.
+const NOWHERE: u16 = u16::MAX;
+
+/// The number of this thread's worker, of whatever runtime; no worker's, if it
+/// has none.
+#[inline(always)]
+pub(crate) fn here() -> u16 {
+    HERE.get()
 }
 
 /// Restores the outer worker when the inner one leaves the thread.
 pub(crate) struct Entered<'a> {
     worker: &'a Worker,
     outer: *const Worker,
+    outer_number: u16,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         CURRENT.set(self.outer);
+        HERE.set(self.outer_number);
         self.worker.entered.set(false);
     }
 }
@@ -140,6 +154,7 @@ impl Worker {
         Entered {
             worker: self,
             outer: CURRENT.replace(self),
+            outer_number: HERE.replace(self.index as u16),
         }
     }
 
@@ -224,6 +239,17 @@ impl Worker {
                 (shared, shared.default_color())
             }
         }
+    }
+
+    /// Whether this is the home of the color that it runs.
+    pub(crate) fn runs_at_home(&self) -> bool {
+        let running = NonNull::new(self.running.get().cast_mut());
+        running.is_some_and(|color| {
+            // SAFETY: who runs it keeps it alive.
+            let color = unsafe { color.as_ref() };
+            // Steps of another runtime's colors may run here.
+            self.is_of(color.shared()) && color.home() == self.index
+        })
     }
 
     /// Makes this the color that the thread runs, and returns the one before.

@@ -40,7 +40,7 @@ pub(crate) use inbox::Inbox;
 
 #[cfg(not(all(test, loom)))]
 pub(crate) use {
-    local::Worker,
+    local::{Worker, here},
     shared::WorkerShared,
     sleep::{Scout, Sleepers},
 };
