@@ -346,7 +346,9 @@ fn what_foreign_threads_wait_for_stays(rt: Runtime) {
             .spawn_blocking(move || wakes(&client, far, 200))
             .await
             .unwrap();
-        drop(foreign.join().unwrap());
+        // Worker 0 has the receive, and must not be blocked meanwhile.
+        let joined = handle.spawn_blocking(move || foreign.join().unwrap());
+        drop(joined.await.unwrap());
     });
 }
 
