@@ -205,12 +205,18 @@ fn all_ways_to_send_come_behind_what_was_fed(rt: Runtime) {
                         let slices = [IoSlice::new(&bytes[..7]), IoSlice::new(&bytes[7..])];
                         near.write_vectored(&slices).await
                     }
-                    6 => loop {
-                        match near.try_write(&bytes) {
-                            Err(e) if e.kind() == ErrorKind::WouldBlock => yield_now().await,
-                            sent => break sent,
+                    6 => {
+                        let mut tries = 0;
+                        loop {
+                            match near.try_write(&bytes) {
+                                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                                sent => break sent,
+                            }
+                            near.writable().await.unwrap();
+                            tries += 1;
+                            assert!(tries < 10, "not writable, over and over");
                         }
-                    },
+                    }
                     7 => near.feed(bytes).await.map(|()| LEN),
                     _ => {
                         std::fs::write(&file, &bytes).unwrap();
