@@ -10,8 +10,11 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::bytes::pattern;
@@ -27,6 +30,7 @@ everywhere!(
     reads_and_timeouts_allocate_nothing,
     sleeps_and_yields_allocate_nothing,
     wakes_from_other_threads_allocate_nothing,
+    wakers_of_a_combinators_own_allocate_nothing,
     steps_of_idle_colors_allocate_nothing,
 );
 
@@ -293,6 +297,58 @@ fn wakes_from_other_threads_allocate_nothing(rt: Runtime) {
         near.shutdown(std::net::Shutdown::Write).unwrap();
         common::eventually_async("the thread ends", || other.is_finished()).await;
         other.join().unwrap();
+    });
+}
+
+/// A waker that is not a task's, as combinators make them that poll those only
+/// which were woken.
+struct Inner(AtomicBool, Mutex<Option<Waker>>);
+
+impl Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+        let outer = self.1.lock().unwrap().take();
+        if let Some(outer) = outer {
+            outer.wake();
+        }
+    }
+}
+
+/// Polls a future with such a waker, and only when that was woken.
+async fn behind<F: Future>(inner: &Arc<Inner>, future: F) -> F::Output {
+    let waker = Waker::from(inner.clone());
+    let mut future = pin!(future);
+    inner.0.store(true, Ordering::SeqCst);
+    poll_fn(|cx| {
+        let old = inner.1.lock().unwrap().replace(cx.waker().clone());
+        drop(old);
+        match inner.0.swap(false, Ordering::SeqCst) {
+            true => future.as_mut().poll(&mut Context::from_waker(&waker)),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn wakers_of_a_combinators_own_allocate_nothing(rt: Runtime) {
+    rt.block_on(async {
+        let (near, far) = pair().await;
+        let echo = Color::new().spawn(echo(far));
+        let inner = Arc::new(Inner(AtomicBool::new(true), Mutex::new(None)));
+        let mut message = pattern(0, 64);
+        let mut counted = None;
+        for i in 0..1_500 {
+            if i == 500 {
+                counted = Some(Counted::begin("wakers of a combinator's"));
+            }
+            let (sent, back) = near.send_all(message).await;
+            sent.unwrap();
+            message = back;
+            behind(&inner, take(&near, 64)).await;
+        }
+        counted.unwrap().end(&rt, allowance(&rt));
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        echo.await.unwrap();
     });
 }
 

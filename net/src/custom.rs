@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 
-use isochrome_runtime::Descriptor;
 use isochrome_runtime::op::{Interest, Port};
+use isochrome_runtime::{Descriptor, DescriptorRef};
 
 use crate::datagram::ready;
 
@@ -49,7 +49,7 @@ impl Drop for Ports {
         // An epoll set forgets a file when its last descriptor is closed, and
         // this is not the last: it would stay there, and wake the worker for
         // nobody with every edge. What is reclaimed is taken out before.
-        drop(self.read.descriptor().clone().reclaim());
+        drop(DescriptorRef::to(self.read.descriptor()).reclaim());
     }
 }
 

@@ -8,11 +8,10 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use isochrome_runtime::op::{Interest, Port, Slot};
-use isochrome_runtime::{Descriptor, Handle};
+use isochrome_runtime::{Descriptor, DescriptorRef, Handle};
 use libc::c_int;
 use socket2::{SockAddr, SockRef, Socket};
 
@@ -60,7 +59,7 @@ impl Ports {
         Ok(Ports::of(Descriptor::new(fd, runtime)?))
     }
 
-    pub(crate) fn of(descriptor: Arc<Descriptor>) -> Ports {
+    pub(crate) fn of(descriptor: DescriptorRef) -> Ports {
         Ports {
             read: Port::new(descriptor.clone()),
             write: Port::new(descriptor),
@@ -124,13 +123,13 @@ impl Ports {
     }
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&**self.read.descriptor())
+        SockRef::from(self.read.descriptor())
     }
 
     /// The socket by itself, blocking, as std has it. Nothing is in flight but
     /// waits, which bring nothing.
     pub(crate) async fn leave(self) -> io::Result<OwnedFd> {
-        let descriptor = self.read.descriptor().clone();
+        let descriptor = DescriptorRef::to(self.read.descriptor());
         drop(self);
         blocking(descriptor).await
     }
@@ -312,7 +311,7 @@ pub(crate) use message_socket;
 
 /// The descriptor by itself, in blocking mode, when the last operation on it
 /// has ended.
-pub(crate) async fn blocking(descriptor: Arc<Descriptor>) -> io::Result<OwnedFd> {
+pub(crate) async fn blocking(descriptor: DescriptorRef) -> io::Result<OwnedFd> {
     let fd = descriptor.reclaim().await;
     let fd = fd.expect("nobody else reclaims it, and it is no directory");
     SockRef::from(&fd).set_nonblocking(false)?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use isochrome_runtime::op::{Completion, Op, Port, Waiter, Yield};
 use isochrome_runtime::time::Sleep;
-use isochrome_runtime::{Descriptor, Handle, Report};
+use isochrome_runtime::{Descriptor, DescriptorRef, Handle, Report};
 use socket2::SockRef;
 
 use crate::datagram::blocking;
@@ -36,7 +36,7 @@ impl<F: Family> Listener<F> {
         Ok(Listener::of(Descriptor::new(fd, runtime)?))
     }
 
-    fn of(descriptor: Arc<Descriptor>) -> Listener<F> {
+    fn of(descriptor: DescriptorRef) -> Listener<F> {
         Listener {
             accept: Port::new(descriptor),
             pressure: Pressure::new(),
@@ -166,7 +166,7 @@ impl<F: Family> Listener<F> {
 
     /// The socket itself, blocking, and what was accepted and not taken.
     pub(crate) async fn leave(self) -> io::Result<(OwnedFd, Vec<F::Connection>)> {
-        let descriptor = self.accept.descriptor().clone();
+        let descriptor = DescriptorRef::to(self.accept.descriptor());
         let runtime = descriptor.runtime().clone();
         // An error is told again, by the next accept, if it is the listener's.
         let brought = self.accept.recall().await.into_iter();
@@ -181,7 +181,7 @@ impl<F: Family> Listener<F> {
     }
 
     pub(crate) fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&**self.accept.descriptor())
+        SockRef::from(self.accept.descriptor())
     }
 }
 

@@ -7,10 +7,9 @@ use std::marker::PhantomData;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use isochrome_runtime::Descriptor;
+use isochrome_runtime::DescriptorRef;
 use isochrome_runtime::buf::{Gather, IoBuf, IoBufMut, RecvBuf};
 use isochrome_runtime::op::{Op, Ports, SendBuf, Yield, poll_budget};
 use socket2::SockRef;
@@ -43,7 +42,7 @@ pub struct StreamSocket<F> {
 const _: () = assert!(size_of::<crate::TcpStream>() == size_of::<usize>());
 
 impl<F: Family> StreamSocket<F> {
-    pub(crate) fn on(descriptor: Arc<Descriptor>) -> StreamSocket<F> {
+    pub(crate) fn on(descriptor: DescriptorRef) -> StreamSocket<F> {
         StreamSocket {
             ports: Ports::new(descriptor),
             family: PhantomData,
@@ -307,7 +306,7 @@ impl<F: Family> StreamSocket<F> {
         Ok((blocking(descriptor).await?, received))
     }
 
-    pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
+    pub(crate) fn descriptor(&self) -> &DescriptorRef {
         self.ports.descriptor()
     }
 

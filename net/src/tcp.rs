@@ -3,11 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use isochrome_runtime::op::{Address, Op};
-use isochrome_runtime::{Descriptor, Handle};
+use isochrome_runtime::{Descriptor, DescriptorRef, Handle};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::addr::{ToAddrs, first_of};
@@ -85,7 +84,7 @@ impl TcpStream {
 
     /// Connects a socket, which is closed if that fails or is given up.
     pub(crate) async fn connected(
-        descriptor: Arc<Descriptor>,
+        descriptor: DescriptorRef,
         to: SocketAddr,
     ) -> io::Result<TcpStream> {
         let stream = TcpStream::on(descriptor);

@@ -6,11 +6,10 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 
-use isochrome_runtime::Descriptor;
 use isochrome_runtime::op::{FileOp, Interest, Port, call};
+use isochrome_runtime::{Descriptor, DescriptorRef};
 
 use crate::family::Family;
 use crate::fs::{File, count};
@@ -176,8 +175,8 @@ async fn spliced<F: Family>(
 
 /// From the pipe to the connection.
 async fn empty<F: Family>(
-    from: &Arc<Descriptor>,
-    other_end: &Arc<Descriptor>,
+    from: &DescriptorRef,
+    other_end: &Descriptor,
     len: usize,
     to: &StreamSocket<F>,
     room: &Port,
@@ -191,7 +190,7 @@ async fn empty<F: Family>(
         from: from.clone(),
         at: None,
         len: len as u32,
-        keep: Some(other_end.clone()),
+        keep: Some(DescriptorRef::to(other_end)),
     };
     to.ports.send().file(op).await.0.map(count)
 }

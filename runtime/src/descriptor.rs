@@ -3,16 +3,23 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::{self, MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::op::{Registrar, Token, Within, unclaimed};
+use crate::once_box::OnceBox;
+use crate::op::{Aside, Registrar, Token, Within};
 use crate::runtime::Handle;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU8;
+
+mod counted;
+mod counts;
+
+pub use counted::{DescriptorRef, WeakDescriptor};
 
 /// A file descriptor of a runtime.
 ///
@@ -31,7 +38,7 @@ pub struct Descriptor {
     /// What that driver calls it.
     token: Token,
     runtime: Handle,
-    few: OnceLock<Box<Few>>,
+    few: OnceBox<Few>,
     /// The operations of its first two ports.
     within: Within,
 }
@@ -45,12 +52,8 @@ struct Few {
     /// Who gets the descriptor in the end, and it leaves its driver before.
     heir: OnceLock<Arc<Heir>>,
     /// The operations of two more ports.
-    aside: OnceLock<Within>,
+    aside: OnceLock<Aside>,
 }
-
-// A promise to those who have millions of connections, with the two counts.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Descriptor>() <= 216);
 
 /// Waits for a descriptor that is still in use.
 type Heir = Mutex<Inheritance>;
@@ -63,6 +66,10 @@ struct Inheritance {
     waker: Option<Waker>,
 }
 
+#[allow(
+    clippy::new_ret_no_self,
+    reason = "a descriptor lies in a block of its own"
+)]
 impl Descriptor {
     /// Takes `fd` over for operations on `runtime`, and makes it blocking or
     /// non-blocking as the runtime's driver needs it.
@@ -70,7 +77,7 @@ impl Descriptor {
     /// # Errors
     ///
     /// What fcntl(2) answers.
-    pub fn new(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
+    pub fn new(fd: OwnedFd, runtime: &Handle) -> io::Result<DescriptorRef> {
         set_nonblocking(fd.as_fd(), runtime.by_readiness())?;
         let tcp = option(fd.as_raw_fd(), libc::SO_PROTOCOL).is_ok_and(|p| p == libc::IPPROTO_TCP);
         Ok(Descriptor::make(fd.into_raw_fd(), tcp, runtime))
@@ -82,7 +89,7 @@ impl Descriptor {
     /// # Errors
     ///
     /// What fcntl(2) answers.
-    pub fn blocking(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
+    pub fn blocking(fd: OwnedFd, runtime: &Handle) -> io::Result<DescriptorRef> {
         set_nonblocking(fd.as_fd(), false)?;
         Ok(Descriptor::make(fd.into_raw_fd(), false, runtime))
     }
@@ -95,31 +102,31 @@ impl Descriptor {
     /// # Errors
     ///
     /// What fcntl(2) answers.
-    pub fn nonblocking(fd: OwnedFd, runtime: &Handle) -> io::Result<Arc<Descriptor>> {
+    pub fn nonblocking(fd: OwnedFd, runtime: &Handle) -> io::Result<DescriptorRef> {
         set_nonblocking(fd.as_fd(), true)?;
         Ok(Descriptor::make(fd.into_raw_fd(), false, runtime))
     }
 
     /// Stands for the working directory, from which paths lead on, in
     /// operations that have no descriptor yet.
-    pub fn working_directory(runtime: &Handle) -> Arc<Descriptor> {
+    pub fn working_directory(runtime: &Handle) -> DescriptorRef {
         Descriptor::make(libc::AT_FDCWD, false, runtime)
     }
 
     /// Takes a TCP socket over as it is: the caller made it blocking or
     /// non-blocking as [`Handle::by_readiness`] says.
-    pub fn tcp(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {
+    pub fn tcp(fd: OwnedFd, runtime: &Handle) -> DescriptorRef {
         Descriptor::make(fd.into_raw_fd(), true, runtime)
     }
 
     /// As [`tcp`](Descriptor::tcp), for a local socket.
-    pub fn local(fd: OwnedFd, runtime: &Handle) -> Arc<Descriptor> {
+    pub fn local(fd: OwnedFd, runtime: &Handle) -> DescriptorRef {
         Descriptor::make(fd.into_raw_fd(), false, runtime)
     }
 
     /// `fd` is owned, and given up, or `AT_FDCWD`.
-    fn make(fd: RawFd, tcp: bool, runtime: &Handle) -> Arc<Descriptor> {
-        Arc::new(Descriptor {
+    fn make(fd: RawFd, tcp: bool, runtime: &Handle) -> DescriptorRef {
+        DescriptorRef::new(Descriptor {
             fd,
             home: Registrar::new(),
             kind: if tcp { TCP } else { 0 }
@@ -131,8 +138,8 @@ impl Descriptor {
             claimed: AtomicU8::new(0),
             token: Token::new(),
             runtime: runtime.clone(),
-            few: OnceLock::new(),
-            within: unclaimed(),
+            few: OnceBox::new(),
+            within: Within::unclaimed(),
         })
     }
 
@@ -149,43 +156,13 @@ impl Descriptor {
     /// # Errors
     ///
     /// What fcntl(2) answers: no descriptor is left.
-    pub fn duplicate(&self) -> io::Result<Arc<Descriptor>> {
+    pub fn duplicate(&self) -> io::Result<DescriptorRef> {
         let fd = self.as_fd().try_clone_to_owned()?;
         let twin = Descriptor::make(fd.into_raw_fd(), self.is_tcp(), &self.runtime);
         // Whoever inherits is told of after the driver; nobody has to.
         self.heir();
         twin.heir();
         Ok(twin)
-    }
-
-    /// The descriptor itself, when nobody else has it any more: the last
-    /// operation on it has ended then. For one of several callers at most;
-    /// `None` for the others, and for the working directory.
-    ///
-    /// Dropping the future closes it then.
-    pub fn reclaim(self: Arc<Self>) -> impl Future<Output = Option<OwnedFd>> + Send {
-        let heir = self.heir().clone();
-        let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
-        let first = !mem::replace(&mut inheritance.claimed, true) && self.fd >= 0;
-        drop(inheritance);
-        // Perhaps the last.
-        drop(self);
-        poll_fn(move |cx| {
-            if !first {
-                return Poll::Ready(None);
-            }
-            // Before the lock: to clone a foreign one may run any code.
-            let waker = cx.waker().clone();
-            let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
-            let fd = inheritance.fd.take();
-            if fd.is_some() {
-                return Poll::Ready(fd);
-            }
-            let old = inheritance.waker.replace(waker);
-            drop(inheritance);
-            drop(old);
-            Poll::Pending
-        })
     }
 
     /// Whether the runtime's driver works by readiness.
@@ -229,6 +206,9 @@ impl Descriptor {
         &self.runtime
     }
 
+    /// Where the slots within are.
+    pub(crate) const WITHIN: usize = offset_of!(Descriptor, within);
+
     /// The slots within.
     #[inline]
     pub(crate) fn within(&self) -> &Within {
@@ -240,7 +220,7 @@ impl Descriptor {
     }
 
     fn few(&self) -> &Few {
-        self.few.get_or_init(Box::default)
+        self.few.get_or_make(Few::default)
     }
 
     /// Who gets the descriptor in the end: the kernel, if nobody reclaims it.
@@ -249,17 +229,14 @@ impl Descriptor {
     }
 
     /// The slots aside, if they were made.
-    pub(crate) fn aside(&self) -> Option<&Within> {
+    pub(crate) fn aside(&self) -> Option<&Aside> {
         self.few.get()?.aside.get()
     }
 
-    /// The slots aside, shown to `made` before anybody sees them.
-    pub(crate) fn aside_or_make(&self, made: impl FnOnce(&Within)) -> &Within {
-        self.few().aside.get_or_init(|| {
-            let slots = unclaimed();
-            made(&slots);
-            slots
-        })
+    /// The slots aside.
+    pub(crate) fn aside_or_make(&self) -> &Aside {
+        let make = || Aside::of(NonNull::from(self));
+        self.few().aside.get_or_init(make)
     }
 
     /// The worker that it is registered with. The first to ask decides, until
@@ -296,11 +273,44 @@ impl Descriptor {
     }
 }
 
+impl DescriptorRef {
+    /// The descriptor itself, when nobody else has it any more: the last
+    /// operation on it has ended then. For one of several callers at most;
+    /// `None` for the others, and for the working directory.
+    ///
+    /// Dropping the future closes it then.
+    pub fn reclaim(self) -> impl Future<Output = Option<OwnedFd>> + Send {
+        let heir = self.heir().clone();
+        let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
+        let first = !mem::replace(&mut inheritance.claimed, true) && self.fd >= 0;
+        drop(inheritance);
+        // Perhaps the last.
+        drop(self);
+        poll_fn(move |cx| {
+            if !first {
+                return Poll::Ready(None);
+            }
+            // Before the lock: to clone a foreign one may run any code.
+            let waker = cx.waker().clone();
+            let mut inheritance = heir.lock().unwrap_or_else(|e| e.into_inner());
+            let fd = inheritance.fd.take();
+            if fd.is_some() {
+                return Poll::Ready(fd);
+            }
+            let old = inheritance.waker.replace(waker);
+            drop(inheritance);
+            drop(old);
+            Poll::Pending
+        })
+    }
+}
+
 impl Drop for Descriptor {
     fn drop(&mut self) {
         // Anything, if there is no token.
         let home = self.home.get_or(0);
-        let heir = self.few.get_mut().and_then(|few| few.heir.take());
+        let few = self.few.take();
+        let heir = few.and_then(|mut few| few.heir.take());
         // SAFETY: owned, by `make`, and not used afterwards.
         let fd = (self.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(self.fd) });
         match (self.token(), fd.zip(heir)) {

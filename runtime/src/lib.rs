@@ -29,6 +29,7 @@ mod contain;
 #[cfg(not(all(test, loom)))]
 mod counter;
 mod lock;
+mod once_box;
 mod sync;
 mod task;
 mod worker;
@@ -40,6 +41,10 @@ mod budget;
 pub mod buf;
 #[cfg(not(all(test, loom)))]
 mod descriptor;
+#[cfg(all(test, loom))]
+mod descriptor {
+    mod counts;
+}
 #[cfg(not(all(test, loom)))]
 pub mod driver;
 #[cfg(not(all(test, loom)))]
@@ -58,6 +63,7 @@ mod op {
     mod model_feed;
     mod model_follow;
     mod model_readiness;
+    #[allow(dead_code, reason = "not all of it is modelled")]
     mod readiness;
     #[allow(dead_code, reason = "not all of it is modelled")]
     mod registrar;
@@ -74,7 +80,7 @@ pub mod time;
 #[cfg(not(all(test, loom)))]
 pub use {
     color::{CellError, CellGuard, Color, ColorCell, Hold, HoldError},
-    descriptor::Descriptor,
+    descriptor::{Descriptor, DescriptorRef, WeakDescriptor},
     report::Report,
     runtime::{
         Background, Builder, Handle, Placement, Runtime, spawn, spawn_apart, spawn_blocking,

@@ -37,39 +37,49 @@ const AWAITED: u32 = 2;
 #[cfg(not(all(test, loom)))]
 const LOOKS: usize = 100;
 
+/// What is `beside` the value needs no lock, because it never changes, and no
+/// memory, if there is padding behind the word.
 // The word first: beside what whoever locks looks at next.
 #[repr(C)]
-pub(crate) struct Lock<T> {
+pub(crate) struct Lock<T, B = ()> {
     word: Word,
+    beside: B,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: the value is reached by one thread at a time, the one that has the
 // guard, and what one did the next one sees (Acquire and Release below).
-unsafe impl<T: Send> Send for Lock<T> {}
+unsafe impl<T: Send, B: Send> Send for Lock<T, B> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Sync for Lock<T> {}
+unsafe impl<T: Send, B: Sync> Sync for Lock<T, B> {}
 
 /// The right to the value. Dropping it unlocks.
-pub(crate) struct Guard<'a, T> {
-    lock: &'a Lock<T>,
+pub(crate) struct Guard<'a, T, B = ()> {
+    lock: &'a Lock<T, B>,
     /// Unlocked by the thread that locked, as `std`'s are: so `!Send`.
     _here: std::marker::PhantomData<*const ()>,
 }
 
-impl<T> Lock<T> {
+impl<T, B> Lock<T, B> {
     #[cfg(not(all(test, loom)))]
-    pub(crate) const fn new(value: T) -> Lock<T> {
+    pub(crate) const fn beside(beside: B, value: T) -> Lock<T, B> {
         Lock {
             word: Word {
                 state: AtomicU32::new(FREE),
             },
+            beside,
             value: UnsafeCell::new(value),
         }
     }
 
+    #[cfg(not(all(test, loom)))]
     #[inline(always)]
-    pub(crate) fn lock(&self) -> Guard<'_, T> {
+    pub(crate) fn what_is_beside(&self) -> &B {
+        &self.beside
+    }
+
+    #[inline(always)]
+    pub(crate) fn lock(&self) -> Guard<'_, T, B> {
         // Acquire: what the last holder did, published by its Release.
         let (word, order) = (&self.word.state, Ordering::Acquire);
         let taken = word.compare_exchange(FREE, HELD, order, Ordering::Relaxed);
@@ -83,7 +93,7 @@ impl<T> Lock<T> {
     }
 }
 
-impl<T> Drop for Guard<'_, T> {
+impl<T, B> Drop for Guard<'_, T, B> {
     #[inline(always)]
     fn drop(&mut self) {
         // Release: what we did, for the next holder's Acquire.
@@ -93,7 +103,7 @@ impl<T> Drop for Guard<'_, T> {
     }
 }
 
-impl<T> Deref for Guard<'_, T> {
+impl<T, B> Deref for Guard<'_, T, B> {
     type Target = T;
 
     #[inline(always)]
@@ -103,7 +113,7 @@ impl<T> Deref for Guard<'_, T> {
     }
 }
 
-impl<T> DerefMut for Guard<'_, T> {
+impl<T, B> DerefMut for Guard<'_, T, B> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and it is borrowed mutably.
@@ -111,7 +121,7 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for Lock<T> {
+impl<T, B> fmt::Debug for Lock<T, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lock").finish_non_exhaustive()
     }
@@ -169,7 +179,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_and_none_is_left_asleep() {
-        let lock = Arc::new(Lock::new(0));
+        let lock = Arc::new(Lock::beside((), 0));
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let lock = lock.clone();
@@ -191,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_panic_unlocks() {
-        let lock = Arc::new(Lock::new(1));
+        let lock = Arc::new(Lock::beside((), 1));
         let other = lock.clone();
         let panicked = thread::spawn(move || {
             let _guard = other.lock();
@@ -231,10 +241,11 @@ mod model {
     }
 
     impl<T> Lock<T> {
-        fn new(value: T) -> Lock<T> {
+        fn beside(beside: (), value: T) -> Lock<T> {
             let (state, bed) = (AtomicU32::new(FREE), Bed::default());
             Lock {
                 word: Word { state, bed },
+                beside,
                 value: UnsafeCell::new(value),
             }
         }
@@ -244,7 +255,7 @@ mod model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
         builder.check(move || {
-            let lock = Arc::new(Lock::new(0));
+            let lock = Arc::new(Lock::beside((), 0));
             let others: Vec<_> = (1..threads)
                 .map(|_| {
                     let lock = lock.clone();

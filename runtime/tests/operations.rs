@@ -11,9 +11,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use isochrome_runtime::buf::{IoBuf, Lent};
-use isochrome_runtime::op::{Completion, FileOp, Interest, Op, Port, Yield};
+use isochrome_runtime::op::{Completion, FileOp, Interest, Op, Port, Ports, Slot, Yield};
 use isochrome_runtime::time::timeout;
-use isochrome_runtime::{Builder, Color, Descriptor, Runtime, spawn, yield_now};
+use isochrome_runtime::{Builder, Color, Descriptor, DescriptorRef, Runtime, spawn, yield_now};
 use support::{Event, World, connect, descriptor, foreign_block_on};
 
 mod workers {
@@ -34,14 +34,14 @@ mod workers {
         the_end_counts_what_it_leaks,
         ready_io_yields,
         descriptors_are_forgotten,
-        ports_of_all_kinds_and_a_descriptor_that_moves,
+        ports_of_all_kinds_keep_their_descriptor,
     );
 }
 
 /// Only what never comes takes so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn bed(workers: usize) -> (Arc<World>, Runtime, Arc<Descriptor>) {
+fn bed(workers: usize) -> (Arc<World>, Runtime, DescriptorRef) {
     let world = World::new();
     let builder = Builder::new().workers(workers);
     let rt = world.build(builder.shutdown_grace(Duration::from_millis(20)));
@@ -111,11 +111,11 @@ fn completes_at_once(workers: usize) {
     assert_eq!(drops.load(Ordering::SeqCst), 300);
 }
 
-/// The first two ports lie within the descriptor, later ones by themselves; and
-/// a descriptor may leave its `Arc` as long as it has none.
-fn ports_of_all_kinds_and_a_descriptor_that_moves(workers: usize) {
-    let (_world, rt, mut descriptor) = bed(workers);
-    let sent = |port: &Port| {
+/// The first two ports lie within the descriptor, two more for those who go past
+/// them aside, and all others by themselves.
+fn ports_of_all_kinds_keep_their_descriptor(workers: usize) {
+    let (_world, rt, descriptor) = bed(workers);
+    let sent = |slot: &Slot| {
         rt.block_on(async {
             let data = Lent::new(vec![7; 3]);
             let op = Op::Send {
@@ -123,22 +123,36 @@ fn ports_of_all_kinds_and_a_descriptor_that_moves(workers: usize) {
                 from: 0,
                 all: true,
             };
-            assert!(matches!(port.run(op).await.0, Ok(Yield::Done(3))));
+            assert!(matches!(slot.run(op).await.0, Ok(Yield::Done(3))));
         });
     };
-    for _ in 0..4 {
-        let port = Port::new(descriptor.clone());
-        assert!(Arc::ptr_eq(port.descriptor(), &descriptor));
+    let same = |slot: &Slot, descriptor: &Descriptor| {
+        assert!(std::ptr::eq(slot.descriptor(), descriptor));
+    };
+    let weak = descriptor.downgrade();
+    let ports: Vec<_> = (0..4).map(|_| Port::new(descriptor.clone())).collect();
+    drop(descriptor);
+    for port in ports {
+        let descriptor = weak.upgrade().expect("a port is left");
+        same(&port, &descriptor);
+        drop(descriptor);
         sent(&port);
-        drop(port);
-        let moved = Arc::into_inner(descriptor).expect("no port is left");
-        descriptor = Arc::new(moved);
     }
-    let ports: Vec<_> = (0..3).map(|_| Port::new(descriptor.clone())).collect();
-    assert_eq!(Arc::strong_count(&descriptor), 4);
-    ports.iter().for_each(sent);
+    assert!(weak.upgrade().is_none());
+
+    let ports = Ports::new(support::descriptor(rt.handle()));
+    let weak = ports.descriptor().downgrade();
+    for slot in [
+        ports.recv(),
+        ports.send(),
+        ports.recv_aside(),
+        ports.send_aside(),
+    ] {
+        same(slot, ports.descriptor());
+        sent(slot);
+    }
     drop(ports);
-    assert_eq!(Arc::strong_count(&descriptor), 1);
+    assert!(weak.upgrade().is_none());
 }
 
 fn completes_later(workers: usize) {

@@ -5,12 +5,11 @@ use std::future::Future;
 use std::io::{self, ErrorKind, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut, Lent, LentMut, LentSlices, LentSlicesMut};
 use isochrome_runtime::op::{FileOp, Inline, Port, Stat, call};
-use isochrome_runtime::{Descriptor, Handle};
+use isochrome_runtime::{Descriptor, DescriptorRef, Handle};
 
 use super::metadata::Metadata;
 use super::open::OpenOptions;
@@ -410,7 +409,7 @@ impl File {
         async { fd.await.into() }
     }
 
-    pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
+    pub(crate) fn descriptor(&self) -> &DescriptorRef {
         &self.ports.descriptor
     }
 

@@ -1,9 +1,9 @@
 //! One port for each operation that is under way on a file at a time.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
-use isochrome_runtime::Descriptor;
+use isochrome_runtime::DescriptorRef;
 use isochrome_runtime::op::{Completion, FileOp, Port, Yield};
 
 /// Idle ports that a file keeps. From thin air: the depth at which a disk is
@@ -12,12 +12,12 @@ const KEPT: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Ports {
-    pub(super) descriptor: Arc<Descriptor>,
+    pub(super) descriptor: DescriptorRef,
     pub(super) idle: Mutex<Vec<Port>>,
 }
 
 impl Ports {
-    pub(super) fn new(descriptor: Arc<Descriptor>) -> Ports {
+    pub(super) fn new(descriptor: DescriptorRef) -> Ports {
         Ports {
             descriptor,
             idle: Mutex::default(),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use isochrome_runtime::buf::{IoBuf, IoBufMut};
 use isochrome_runtime::op::{Interest, Port, call};
-use isochrome_runtime::{Descriptor, Handle};
+use isochrome_runtime::{Descriptor, DescriptorRef, Handle};
 
 use crate::borrowed::sendable;
 use crate::datagram::ready;
@@ -478,7 +478,7 @@ macro_rules! end {
             ///
             /// If its mode cannot be set.
             pub fn into_blocking_fd(self) -> impl Future<Output = io::Result<OwnedFd>> + Send {
-                let descriptor = self.port.descriptor().clone();
+                let descriptor = DescriptorRef::to(self.port.descriptor());
                 drop(self);
                 let fd = descriptor.reclaim();
                 async {

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use isochrome_runtime::Descriptor;
+use isochrome_runtime::WeakDescriptor;
 use isochrome_runtime::time::{Sleep, sleep_until};
 
 use super::closing::{Closing, Hearer};
@@ -121,7 +121,7 @@ pub(super) struct Watch {
 struct Idle {
     limit: Duration,
     /// The handler decides when the connection is closed.
-    connection: Weak<Descriptor>,
+    connection: WeakDescriptor,
     next_look: Instant,
 }
 
@@ -134,7 +134,7 @@ impl Watch {
         let idle = idle_timeout.zip(connection).and_then(|(limit, tcp)| {
             Some(Idle {
                 limit,
-                connection: Arc::downgrade(tcp.descriptor()),
+                connection: tcp.descriptor().downgrade(),
                 next_look: Instant::now().checked_add(limit)?,
             })
         });

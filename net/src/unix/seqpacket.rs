@@ -9,10 +9,9 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use isochrome_runtime::{Descriptor, Handle};
+use isochrome_runtime::{Descriptor, DescriptorRef, Handle};
 use socket2::{SockAddr, SockRef, Type};
 
 use super::addr::{ToUnixAddr, local};
@@ -145,7 +144,7 @@ impl UnixSeqpacket {
         Ok(fd)
     }
 
-    fn on(descriptor: Arc<Descriptor>) -> UnixSeqpacket {
+    fn on(descriptor: DescriptorRef) -> UnixSeqpacket {
         // If this were refused, an empty message would be taken for the end.
         // It is not: every kernel has it, and it takes no memory.
         let _ = sys::set(&descriptor, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);

@@ -64,7 +64,7 @@ fn end_while_data_arrives(level: Level, faults: &[(Fault, u32)]) -> usize {
     let (stuck, stuck_peer) = f.tcp_pair();
     stuck_peer.set_nonblocking(true).unwrap();
     shrink(&stuck_peer, libc::SO_RCVBUF);
-    shrink(&**stuck.descriptor(), libc::SO_SNDBUF);
+    shrink(stuck.descriptor(), libc::SO_SNDBUF);
     begin(&f, &idle, || Op::Recv);
     let mut sending = Box::pin(send(&stuck, vec![BYTE; SENT], true));
     f.runtime.block_on(poll_fn(|cx| {

@@ -14,7 +14,7 @@ fn receives_sends_and_sees_the_end() {
     let f = Fixture::new(Config::default());
     for (port, peer) in [f.socket_pair(false), f.socket_pair(true)] {
         // One port for each direction.
-        let out = Port::new(port.descriptor().clone());
+        let out = Port::new(DescriptorRef::to(port.descriptor()));
         let mut peer = std::fs::File::from(peer);
         f.runtime.block_on(async {
             peer.write_all(b"ping").unwrap();
@@ -145,7 +145,7 @@ fn polls_both_ways() {
     let f = Fixture::new(Config::default());
     let (port, mut peer) = f.pair();
     // One port for each direction.
-    let out = Port::new(port.descriptor().clone());
+    let out = Port::new(DescriptorRef::to(port.descriptor()));
     f.runtime.block_on(async {
         let room = poll_fn(|cx| out.poll_ready(cx, Interest::Write));
         room.await.unwrap();

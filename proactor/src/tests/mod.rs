@@ -26,7 +26,7 @@ use isochrome_runtime::buf::{Lent, RecvBuf};
 use isochrome_runtime::driver::{Driver, Unpark};
 use isochrome_runtime::op::{Address, InFlight, Interest, Op, Port, Yield};
 use isochrome_runtime::time::sleep;
-use isochrome_runtime::{Builder, Descriptor, Runtime, yield_now};
+use isochrome_runtime::{Builder, Descriptor, DescriptorRef, Runtime, yield_now};
 
 use crate::Proactor;
 use crate::setup::Config;

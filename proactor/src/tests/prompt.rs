@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::mpsc;
 use std::task::{Context, Wake, Waker};
 
+use isochrome_runtime::DescriptorRef;
 use isochrome_runtime::buf::IoBuf;
 
 use super::*;
@@ -59,7 +60,7 @@ fn a_round_trip_is_one_turn_of_the_driver() {
     const ROUNDS: usize = 200;
     let f = Fixture::new(Config::default());
     let (port, mut peer) = f.tcp_pair();
-    let out = Port::new(port.descriptor().clone());
+    let out = Port::new(DescriptorRef::to(port.descriptor()));
     let other = thread::spawn(move || {
         for i in 0..ROUNDS {
             peer.write_all(&[i as u8; 64]).unwrap();

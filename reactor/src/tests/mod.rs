@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use isochrome_runtime::buf::{Lent, RecvBuf};
 use isochrome_runtime::driver::{Driver, Unpark};
 use isochrome_runtime::op::{InFlight, Interest, Op, Port, Yield};
-use isochrome_runtime::{Builder, Color, Descriptor, Runtime};
+use isochrome_runtime::{Builder, Color, Descriptor, DescriptorRef, Runtime};
 
 use crate::Reactor;
 
@@ -88,7 +88,7 @@ impl Fixture {
         }
     }
 
-    fn descriptor(&self, fd: impl Into<OwnedFd>) -> Arc<Descriptor> {
+    fn descriptor(&self, fd: impl Into<OwnedFd>) -> DescriptorRef {
         Descriptor::new(fd.into(), self.runtime.handle()).unwrap()
     }
 

@@ -36,7 +36,7 @@ fn a_poll_tells_of_the_present_and_not_of_the_past() {
     let (a, mut b) = UnixStream::pair().unwrap();
     let mut ours = a.try_clone().unwrap();
     let port = f.port(a);
-    let out = Port::new(port.descriptor().clone());
+    let out = Port::new(DescriptorRef::to(port.descriptor()));
     let mut buf = [0; 8];
     f.runtime.block_on(async {
         ready(&out, Interest::Write).await.unwrap();

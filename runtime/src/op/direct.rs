@@ -134,7 +134,7 @@ impl Drop for Word<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.readiness.event(false);
-        let crowd = state.line.crowd();
+        let crowd = state.crowd();
         drop(state);
         crowd.wake();
     }
@@ -160,7 +160,7 @@ fn poll_word<'a>(
             return Poll::Ready(Ok(Word(slot)));
         }
         if !state.is_idle() {
-            let old = state.line.wait(place.as_deref_mut(), For::Any, cx.waker());
+            let old = state.wait(place.as_deref_mut(), For::Any, cx.waker());
             let elsewhere = state.is_elsewhere();
             drop(state);
             drop(old);

@@ -32,11 +32,10 @@ use std::task::{Context, Poll, ready};
 
 use super::line::{ANYONE, For};
 use super::port::leave;
-use super::slot::{Slot, State};
+use super::slot::{Slot, SlotGuard};
 use super::{Interest, Op, attempt, ready};
 use crate::budget;
 use crate::buf::{IoBuf, Lent};
-use crate::lock::Guard;
 
 /// The future of [`Slot::feed`].
 #[must_use = "futures do nothing unless polled"]
@@ -109,14 +108,14 @@ impl Slot {
         }
         let mut state = self.lock();
         if state.life.is_fed() {
-            let old = state.line.wait(None, For::Any, cx.waker());
+            let old = state.wait(None, For::Any, cx.waker());
             drop(state);
             drop(old);
             hurry(self);
             return Poll::Pending;
         }
         // From an earlier call.
-        let left = state.line.leave(ANYONE);
+        let left = state.leave(ANYONE);
         tell(state, left)
     }
 
@@ -161,7 +160,7 @@ fn hurry(slot: &Slot) {
 
 /// Tells of what failed, or that nothing did, to one who has left the line.
 #[inline]
-fn tell<T>(mut state: Guard<'_, State>, left: T) -> Poll<io::Result<()>> {
+fn tell<T>(mut state: SlotGuard<'_>, left: T) -> Poll<io::Result<()>> {
     let failure = match state.life.has_failed() {
         true => state.take_failure(),
         false => None,
@@ -183,14 +182,14 @@ fn tell<T>(mut state: Guard<'_, State>, left: T) -> Poll<io::Result<()>> {
 #[inline(never)]
 pub(super) fn poll_turn(
     slot: &Slot,
-    mut state: Guard<'_, State>,
+    mut state: SlotGuard<'_>,
     number: &mut u32,
     cx: &mut Context<'_>,
 ) -> Poll<io::Error> {
     debug_assert!(!slot.descriptor().by_readiness());
-    if state.line.is_turn_of(*number) {
+    if state.is_turn_of(*number) {
         if let Some(e) = state.take_failure() {
-            let left = state.line.leave_again(&Some(number));
+            let left = state.leave_again(&mut Some(number));
             let turn = state.turn();
             drop(state);
             drop(left);
@@ -201,7 +200,7 @@ pub(super) fn poll_turn(
             return Poll::Ready(e);
         }
     }
-    let old = state.line.wait(Some(number), For::Turn, cx.waker());
+    let old = state.wait(Some(number), For::Turn, cx.waker());
     let fed = state.life.is_fed();
     drop(state);
     drop(old);
@@ -241,10 +240,10 @@ impl<B: IoBuf> Feed<'_, B> {
         ready!(budget::poll_remaining(cx));
         let slot = self.slot;
         let mut state = slot.lock();
-        if !(state.is_idle() && state.line.is_turn_of(self.number)) {
+        if !(state.is_idle() && state.is_turn_of(self.number)) {
             return poll_turn(slot, state, &mut self.number, cx).map(Err);
         }
-        let left = state.line.leave_again(&Some(&mut self.number));
+        let left = state.leave_again(&mut Some(&mut self.number));
         let buf = self.buf.take().expect("looked at");
         state.start_fed(slot.here(), || Op::Send {
             data: Lent::new(buf),
@@ -293,13 +292,13 @@ impl Future for Flush<'_> {
         }
         let mut state = this.slot.lock();
         if state.life.is_fed() {
-            let old = (state.line).wait(Some(&mut this.number), For::Turn, cx.waker());
+            let old = state.wait(Some(&mut this.number), For::Turn, cx.waker());
             drop(state);
             drop(old);
             hurry(this.slot);
             return Poll::Pending;
         }
-        let left = state.line.leave_again(&Some(&mut this.number));
+        let left = state.leave_again(&mut Some(&mut this.number));
         this.number = ANYONE;
         tell(state, left)
     }

@@ -14,13 +14,12 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 
 use super::file_sys as sys;
 use super::slot::InFlight;
 use super::{Completion, Op, Yield, leave};
 use crate::buf::{Lent, LentMut, LentSlices, LentSlicesMut};
-use crate::descriptor::Descriptor;
+use crate::descriptor::DescriptorRef;
 
 /// An operation on a file. Offsets are in bytes from the beginning; transfers
 /// may be shorter than asked for.
@@ -105,7 +104,7 @@ pub enum FileOp {
     /// Move bytes to or from a pipe without a copy: splice(2).
     Splice {
         /// Where from; where to is the descriptor of the port.
-        from: Arc<Descriptor>,
+        from: DescriptorRef,
         /// The offset there, unless it is a pipe or a socket.
         at: Option<u64>,
         /// How many bytes at most.
@@ -113,7 +112,7 @@ pub enum FileOp {
         /// The other end of the pipe, if it is the asker's too: a splice that
         /// waits for the other side has the pipe locked meanwhile, and closing
         /// the end would wait for that.
-        keep: Option<Arc<Descriptor>>,
+        keep: Option<DescriptorRef>,
     },
 }
 

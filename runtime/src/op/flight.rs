@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::line::Crowded;
 use super::{Completion, Op};
 use crate::sync::Mutex;
 use crate::worker::Worker;
@@ -27,7 +28,8 @@ const KEPT_ALONE: usize = 128;
 /// How many go from a worker to the others, or come from there, at a time.
 const MOVED: usize = KEPT / 2;
 
-/// Free flights that nobody keeps; more are freed. From thin air: 128 KiB.
+/// Free flights that nobody keeps; more are freed. From thin air: some
+/// 160 KiB.
 const SPARE: usize = 1024;
 
 /// What the workers of all runtimes have too many of.
@@ -42,6 +44,8 @@ pub(super) struct Flight {
     pub(super) rest: VecDeque<Completion>,
     /// Who awaits the operation in flight, if that is one `Run`.
     pub(super) owner: Option<Waker>,
+    /// Who waits, if that is not one task of ours.
+    pub(super) line: Crowded,
     /// The next of a worker's free ones.
     next: Option<Box<Flight>>,
 }
@@ -89,7 +93,24 @@ impl Flight {
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.op.is_none() && self.rest.is_empty() && self.owner.is_none()
+        let done = self.op.is_none() && self.rest.is_empty() && self.owner.is_none();
+        done && self.line.is_empty()
+    }
+}
+
+/// The flight of a slot, which has one from now on.
+#[inline]
+pub(super) fn of(slots: &mut Option<Box<Flight>>) -> &mut Flight {
+    slots.get_or_insert_with(Flight::take)
+}
+
+/// Gives the flight of a slot up if nothing is in it.
+#[inline]
+pub(super) fn shed(slots: &mut Option<Box<Flight>>) {
+    if slots.as_ref().is_some_and(|flight| flight.is_empty()) {
+        if let Some(flight) = slots.take() {
+            flight.free();
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn waits_elsewhere(slot: &Slot) {
         };
         let mut state = slot.lock();
         // Alone, and not woken meanwhile.
-        if !state.line.one_waits() || !state.away.waits() {
+        if !state.one_waits() || !state.away.waits() {
             return;
         }
         let Some(from) = state.life.follow() else {

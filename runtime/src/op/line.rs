@@ -1,7 +1,21 @@
 //! Who waits at a slot, in the order in which they came.
+//!
+//! The first place is in the slot: nearly always the only one, of a task of
+//! ours, whose waker is one word. What few need is in the slot's flight: wakers
+//! of other executors, and all other places.
+//!
+//! # Rules
+//!
+//! 1. A user has a number as long as they have a place, and no longer: so a
+//!    number is new if no place in the line has it.
+//! 2. There is nothing of the line in the flight if the line is empty.
 
 use std::collections::VecDeque;
 use std::task::Waker;
+
+use super::flight;
+use super::slot::State;
+use crate::task::TaskWaker;
 
 /// Whoever polls without a place of their own ([`Slot::poll_next`]): there is
 /// one such place, and the last to poll has it.
@@ -19,6 +33,14 @@ pub(super) fn number(place: &Place<'_>) -> u32 {
     place.as_ref().map_or(ANYONE, |number| **number)
 }
 
+/// The place was left (rule 1).
+#[inline(always)]
+fn leaves(place: &mut Place<'_>) {
+    if let Some(number) = place {
+        **number = ANYONE;
+    }
+}
+
 /// What a place is waited at for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
@@ -28,30 +50,31 @@ pub(super) enum For {
     Turn,
 }
 
-/// Places, in order. One takes no memory beyond this.
-///
-/// Waking takes the waker and leaves the place: who was woken keeps it until
-/// they poll again, or go away.
-pub(crate) struct Line {
-    /// Of the first place.
-    waker: Option<Waker>,
-    /// The first place, or `NOBODY`.
-    first: Mark,
-    last_number: u32,
-    /// Made when a second one comes, and kept.
-    #[allow(clippy::box_collection, reason = "nearly always absent: one word")]
-    rest: Option<Box<VecDeque<Spot>>>,
+/// The part of a line that is in the flight of its slot.
+#[derive(Default)]
+pub(super) struct Crowded {
+    /// The waker of the first place, if it is of another executor.
+    first: Option<Waker>,
+    /// The other places.
+    rest: VecDeque<Spot>,
+}
+
+impl Crowded {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
+    }
 }
 
 /// A place in one word: its number, and above it what it is waited at for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark(u32);
+pub(crate) struct Mark(u32);
 
 /// For a turn.
 const TURN: u32 = 1 << 31;
 
 /// No place has this number.
-const NOBODY: Mark = Mark(TURN - 1);
+pub(super) const NOBODY: Mark = Mark(TURN - 1);
 
 impl Mark {
     #[inline]
@@ -79,19 +102,14 @@ struct Spot {
     mark: Mark,
 }
 
-impl Line {
-    pub(super) const fn new() -> Line {
-        Line {
-            waker: None,
-            first: NOBODY,
-            last_number: ANYONE,
-            rest: None,
-        }
-    }
-
+/// Places, in order.
+///
+/// Waking takes the waker and leaves the place: who was woken keeps it until
+/// they poll again, or go away.
+impl State {
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.first == NOBODY
+    pub(super) fn is_line_empty(&self) -> bool {
+        self.first_place == NOBODY
     }
 
     /// Waits at a place: where it is, if it is in the line, or at the end.
@@ -99,23 +117,79 @@ impl Line {
     #[must_use]
     #[inline(always)]
     pub(super) fn wait(&mut self, place: Place<'_>, what: For, waker: &Waker) -> Option<Waker> {
-        let number = self.number_of(place);
-        let mark = Mark::new(number, what);
-        if self.is_empty() {
-            self.first = mark;
-            self.waker = Some(waker.clone());
+        if self.is_line_empty() {
+            self.be_first(place, what, waker);
             return None;
         }
-        self.wait_behind(mark, waker)
+        let number = self.number_of(place);
+        self.wait_behind(Mark::new(number, what), waker)
+    }
+
+    /// Waits at a place of which it is known that no other is in the line, and
+    /// that no waker is there.
+    #[inline(always)]
+    fn be_first(&mut self, place: Place<'_>, what: For, waker: &Waker) {
+        let number = place.map_or(ANYONE, |number| {
+            *number = ANYONE + 1;
+            ANYONE + 1
+        });
+        self.first_place = Mark::new(number, what);
+        self.set_waker(waker);
+    }
+
+    /// Leaves a waker in the first place, where none is.
+    #[inline(always)]
+    fn set_waker(&mut self, waker: &Waker) {
+        match TaskWaker::of(waker) {
+            Some(waker) => std::mem::forget(self.first_waker.replace(waker)),
+            None => self.set_foreign_waker(waker.clone()),
+        }
+    }
+
+    #[cold]
+    fn set_foreign_waker(&mut self, waker: Waker) {
+        flight::of(&mut self.flight).line.first = Some(waker);
+    }
+
+    /// Takes the waker of the first place.
+    #[inline(always)]
+    pub(super) fn take_waker(&mut self) -> Option<Waker> {
+        match self.first_waker.take() {
+            Some(waker) => Some(waker.into()),
+            None if self.flight.is_some() => self.take_foreign_waker(),
+            None => None,
+        }
+    }
+
+    #[inline(never)]
+    fn take_foreign_waker(&mut self) -> Option<Waker> {
+        let waker = self.flight.as_mut()?.line.first.take();
+        flight::shed(&mut self.flight);
+        waker
+    }
+
+    /// Whether a waker is in the first place.
+    #[inline]
+    fn has_waker(&self) -> bool {
+        let foreign = || self.flight.as_ref().is_some_and(|f| f.line.first.is_some());
+        self.first_waker.is_some() || foreign()
+    }
+
+    /// The places behind the first.
+    #[inline]
+    fn rest_of_line(&mut self) -> Option<&mut VecDeque<Spot>> {
+        self.flight.as_mut().map(|flight| &mut flight.line.rest)
     }
 
     #[inline(never)]
     fn wait_behind(&mut self, mark: Mark, waker: &Waker) -> Option<Waker> {
-        if self.first.number() == mark.number() {
-            self.first = mark;
-            return left_there(&mut self.waker, waker);
+        if self.first_place.number() == mark.number() {
+            self.first_place = mark;
+            let old = self.take_waker();
+            self.set_waker(waker);
+            return old;
         }
-        let rest = self.rest.get_or_insert_default();
+        let rest = &mut flight::of(&mut self.flight).line.rest;
         let found = rest
             .iter_mut()
             .find(|spot| spot.mark.number() == mark.number());
@@ -128,114 +202,131 @@ impl Line {
         None
     }
 
-    /// The number of a place, which gets one if it has none.
+    /// The number of a place, which gets one if it has none, in a line that is
+    /// not empty.
     #[inline]
     fn number_of(&mut self, place: Place<'_>) -> u32 {
         let Some(number) = place else {
             return ANYONE;
         };
         if *number == ANYONE {
-            *number = self.number();
+            *number = self.new_number();
         }
         *number
     }
 
-    /// A number for a new place.
-    fn number(&mut self) -> u32 {
-        self.last_number = match self.last_number + 1 {
-            number if Mark(number) == NOBODY => ANYONE + 1,
-            number => number,
-        };
-        self.last_number
+    /// One that no place has (rule 1).
+    #[cold]
+    fn new_number(&mut self) -> u32 {
+        let first = self.first_place.number();
+        let rest = self.rest_of_line();
+        let rest = || rest.iter().flat_map(|rest| rest.iter());
+        let taken = || rest().map(|spot| spot.mark.number()).chain([first]);
+        let last = taken().max().unwrap_or(ANYONE);
+        if last + 1 < NOBODY.0 {
+            return last + 1;
+        }
+        let mut numbers = ANYONE + 1..;
+        let new = numbers.find(|new| taken().all(|number| number != *new));
+        new.expect("fewer places than numbers")
     }
 
     /// Leaves the line. `Some`: the place was there, with this waker.
     #[must_use]
     #[inline]
     pub(super) fn leave(&mut self, number: u32) -> Option<Option<Waker>> {
-        if self.first.number() == number {
-            let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
-            let next = next.unwrap_or(Spot {
-                waker: None,
-                mark: NOBODY,
-            });
-            self.first = next.mark;
-            return Some(std::mem::replace(&mut self.waker, next.waker));
+        if self.first_place.number() == number {
+            let old = self.take_waker();
+            self.first_place = NOBODY;
+            if self.flight.is_some() {
+                self.move_up_in_line();
+            }
+            return Some(old);
         }
-        let rest = self.rest.as_mut()?;
+        let rest = self.rest_of_line()?;
         let at = rest.iter().position(|spot| spot.mark.number() == number)?;
-        rest.remove(at).map(|spot| spot.waker)
+        let spot = rest.remove(at);
+        flight::shed(&mut self.flight);
+        spot.map(|spot| spot.waker)
+    }
+
+    /// Puts the next in the first place.
+    #[cold]
+    fn move_up_in_line(&mut self) {
+        let Some(next) = self.rest_of_line().and_then(VecDeque::pop_front) else {
+            return;
+        };
+        self.first_place = next.mark;
+        match next.waker.map(TaskWaker::try_from) {
+            None => {}
+            Some(Ok(waker)) => self.first_waker = Some(waker),
+            Some(Err(waker)) => self.set_foreign_waker(waker),
+        }
+        flight::shed(&mut self.flight);
     }
 
     /// Leaves the line, to wait again at its end. A place that has no number
     /// is not in it; the one without a place of its own may be.
     #[must_use]
     #[inline]
-    pub(super) fn leave_again(&mut self, place: &Place<'_>) -> Option<Option<Waker>> {
+    pub(super) fn leave_again(&mut self, place: &mut Place<'_>) -> Option<Option<Waker>> {
         match place {
             Some(number) if **number == ANYONE => None,
-            Some(number) => self.leave(**number),
+            Some(number) => self.leave(std::mem::replace(*number, ANYONE)),
             None => self.leave(ANYONE),
         }
     }
 
     /// Nobody waits behind the first, if there is one.
     #[inline]
-    pub(super) fn is_alone(&self) -> bool {
-        self.rest.as_ref().is_none_or(|rest| rest.is_empty())
+    pub(super) fn nobody_behind(&self) -> bool {
+        let flight = self.flight.as_ref();
+        flight.is_none_or(|flight| flight.line.rest.is_empty())
     }
 
     /// Whether only one place waits to be woken. (Who was woken and never came
     /// back counts no more.)
     pub(super) fn one_waits(&mut self) -> bool {
-        let waiting = self.spots().filter(|(_, waker)| waker.is_some());
-        waiting.count() == 1
-    }
-
-    /// All places, in order.
-    fn spots(&mut self) -> impl Iterator<Item = (Mark, &mut Option<Waker>)> {
-        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
-        let first = (self.first != NOBODY).then_some((self.first, &mut self.waker));
-        let rest = rest.map(|spot| (spot.mark, &mut spot.waker));
-        first.into_iter().chain(rest)
+        let first = usize::from(self.has_waker());
+        let rest = self.rest_of_line().into_iter().flatten();
+        first + rest.filter(|spot| spot.waker.is_some()).count() == 1
     }
 
     /// Whether nobody is in the line, or only this place, which was woken.
     #[inline]
     pub(super) fn is_free_for(&self, place: &Place<'_>) -> bool {
-        if self.is_empty() {
+        if self.is_line_empty() {
             return true;
         }
         // A place that has no number is not in the line, whoever else is.
         let new = place.as_ref().is_some_and(|number| **number == ANYONE);
-        let mine = !new && self.first.number() == number(place);
-        mine && self.waker.is_none() && self.is_alone()
+        let mine = !new && self.first_place.number() == number(place);
+        mine && !self.has_waker() && self.nobody_behind()
     }
 
     /// Leaves the line, which is free for the place.
-    #[inline]
-    pub(super) fn clear(&mut self) {
-        debug_assert!(self.waker.is_none() && self.is_alone());
-        self.first = NOBODY;
+    #[inline(always)]
+    pub(super) fn clear_line(&mut self, mut place: Place<'_>) {
+        debug_assert!(!self.has_waker() && self.nobody_behind());
+        self.first_place = NOBODY;
+        leaves(&mut place);
     }
 
     /// Waits at a place that the line is free for.
     #[inline(always)]
     pub(super) fn wait_alone(&mut self, place: Place<'_>, what: For, waker: &Waker) {
-        debug_assert!(self.waker.is_none() && self.is_alone());
-        let number = self.number_of(place);
-        self.first = Mark::new(number, what);
-        self.waker = Some(waker.clone());
+        debug_assert!(!self.has_waker() && self.nobody_behind());
+        self.be_first(place, what, waker);
     }
 
     /// Leaves the line, if nobody else is in it. `false`: somebody is; or, which
     /// is nearly as rare, this one polls without having been woken, and there is
     /// a waker to be dropped outside of the lock.
     #[inline]
-    pub(super) fn leave_alone(&mut self, place: &Place<'_>) -> bool {
-        let free = self.is_free_for(place);
+    pub(super) fn leave_alone(&mut self, place: Place<'_>) -> bool {
+        let free = self.is_free_for(&place);
         if free {
-            self.clear();
+            self.clear_line(place);
         }
         free
     }
@@ -243,17 +334,24 @@ impl Line {
     /// Nobody who waits for a turn came before this place.
     #[inline]
     pub(super) fn is_turn_of(&mut self, number: u32) -> bool {
-        if self.is_empty() {
-            return true;
+        self.is_line_empty() || self.is_turn_among(number)
+    }
+
+    #[inline(never)]
+    fn is_turn_among(&mut self, number: u32) -> bool {
+        let first = self.first_place;
+        if first.is_for_turn() {
+            return first.number() == number;
         }
-        let turn = self.spots().find(|(mark, _)| mark.is_for_turn());
-        turn.is_none_or(|(mark, _)| mark.number() == number)
+        let mut rest = self.rest_of_line().into_iter().flatten();
+        let turn = rest.find(|spot| spot.mark.is_for_turn());
+        turn.is_none_or(|spot| spot.mark.number() == number)
     }
 
     /// The waker of whose turn it is.
     #[inline(always)]
-    pub(super) fn turn(&mut self) -> Option<Waker> {
-        match self.is_empty() {
+    pub(super) fn turn_in_line(&mut self) -> Option<Waker> {
+        match self.is_line_empty() {
             true => None,
             false => self.first_turn(),
         }
@@ -261,15 +359,20 @@ impl Line {
 
     #[inline(never)]
     fn first_turn(&mut self) -> Option<Waker> {
-        let turn = self.spots().find(|(mark, _)| mark.is_for_turn());
-        turn.and_then(|(_, waker)| waker.take())
+        if self.first_place.is_for_turn() {
+            return self.take_waker();
+        }
+        let mut rest = self.rest_of_line().into_iter().flatten();
+        let turn = rest.find(|spot| spot.mark.is_for_turn());
+        turn.and_then(|spot| spot.waker.take())
     }
 
-    /// The waker of whose turn it is when nothing is in flight: as of `turn`, or
-    /// of the first, if all wait for what nobody has submitted yet.
+    /// The waker of whose turn it is when nothing is in flight: as of
+    /// `turn_in_line`, or of the first, if all wait for what nobody has submitted
+    /// yet.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Waker> {
-        match self.is_empty() {
+    pub(super) fn next_in_line(&mut self) -> Option<Waker> {
+        match self.is_line_empty() {
             true => None,
             false => self.next_of_some(),
         }
@@ -277,36 +380,33 @@ impl Line {
 
     #[inline(never)]
     fn next_of_some(&mut self) -> Option<Waker> {
-        let turns = self.spots().any(|(mark, _)| mark.is_for_turn());
-        match turns {
+        let mut rest = self.rest_of_line().into_iter().flatten();
+        let turns = rest.any(|spot| spot.mark.is_for_turn());
+        match turns || self.first_place.is_for_turn() {
             true => self.first_turn(),
-            false => self.first(),
+            false => self.take_waker(),
         }
-    }
-
-    /// The waker of the first.
-    #[inline]
-    pub(super) fn first(&mut self) -> Option<Waker> {
-        self.waker.take()
     }
 
     /// The wakers of all who wait for any completion, and of the first who
     /// waits for a turn.
     #[inline]
     pub(super) fn crowd(&mut self) -> Crowd {
-        match self.is_alone() {
-            true => Crowd::One(self.first()),
+        match self.nobody_behind() {
+            true => Crowd::One(self.take_waker()),
             false => self.many(),
         }
     }
 
     #[cold]
     fn many(&mut self) -> Crowd {
-        let mut turn = false;
-        let woken = self
-            .spots()
-            .filter(|(mark, _)| !mark.is_for_turn() || !std::mem::replace(&mut turn, true));
-        Crowd::Many(woken.filter_map(|(_, waker)| waker.take()).collect())
+        let mut turn = self.first_place.is_for_turn();
+        let first = self.take_waker();
+        let rest = self.rest_of_line().into_iter().flatten();
+        let woken = rest
+            .filter(|spot| !spot.mark.is_for_turn() || !std::mem::replace(&mut turn, true))
+            .filter_map(|spot| spot.waker.take());
+        Crowd::Many(first.into_iter().chain(woken).collect())
     }
 }
 
@@ -359,11 +459,65 @@ mod tests {
         }
     }
 
+    fn with_line(f: impl FnOnce(&mut State)) {
+        let mut state = State::new();
+        f(&mut state);
+        assert!(state.flight.is_none(), "nothing of an empty line is there");
+    }
+
+    fn waits(line: &mut State, number: &mut u32) {
+        let old = line.wait(Some(number), For::Any, Waker::noop());
+        drop(old);
+    }
+
     #[test]
-    fn numbers_begin_again_before_nobody() {
-        let mut line = Line::new();
-        line.last_number = NOBODY.0 - 2;
-        assert_eq!(line.number(), NOBODY.0 - 1);
-        assert_eq!(line.number(), 1);
+    fn numbers_are_those_that_no_place_has() {
+        with_line(|line| {
+            let (mut a, mut b, mut c) = (ANYONE, ANYONE, ANYONE);
+            waits(line, &mut a);
+            waits(line, &mut b);
+            assert_eq!((a, b), (1, 2));
+            assert!(line.leave_again(&mut Some(&mut a)).is_some());
+            assert_eq!(a, ANYONE);
+            waits(line, &mut a);
+            assert_eq!(a, 3);
+            // The highest that there is.
+            line.first_place = Mark::new(NOBODY.0 - 1, For::Any);
+            b = NOBODY.0 - 1;
+            waits(line, &mut c);
+            assert_eq!(c, 1);
+            for number in [a, b, c] {
+                assert!(line.leave(number).is_some());
+            }
+            assert!(line.is_line_empty());
+        });
+    }
+
+    #[test]
+    fn wakers_of_other_executors_move_up() {
+        with_line(|line| {
+            let mut numbers = [ANYONE; 3];
+            for number in &mut numbers {
+                waits(line, number);
+            }
+            for number in numbers {
+                assert!(line.has_waker());
+                assert!(matches!(line.leave(number), Some(Some(_))));
+            }
+        });
+    }
+
+    #[test]
+    fn a_waker_that_is_taken_leaves_the_place() {
+        with_line(|line| {
+            let (mut a, mut b) = (ANYONE, ANYONE);
+            waits(line, &mut a);
+            assert!(line.take_waker().is_some());
+            assert!(line.take_waker().is_none());
+            assert!(line.is_free_for(&Some(&mut a)));
+            assert!(!line.is_free_for(&Some(&mut b)));
+            line.clear_line(Some(&mut a));
+            assert_eq!(a, ANYONE);
+        });
     }
 }

@@ -90,7 +90,7 @@ impl Slot {
     pub fn put_error_back(&self, error: io::Error) {
         let mut state = self.lock();
         state.push(Err(error));
-        let crowd = state.line.crowd();
+        let crowd = state.crowd();
         drop(state);
         crowd.wake();
     }

@@ -103,7 +103,7 @@ pub use file::{FileOp, Inline, Stat, closed};
 pub use file_run::FileRun;
 pub use file_sys::{STAT_MASK, stat_flags};
 pub(crate) use flight::Flights;
-pub(crate) use owner::{SlotRef, Within, unclaimed};
+pub(crate) use owner::{Aside, SlotRef, Within};
 pub use port::{Port, Run, Waiter};
 pub use ports::Ports;
 pub(crate) use registrar::{LAST_WORKER, Registrar, Token};

@@ -1,27 +1,27 @@
 //! Who keeps a slot alive, and where it lies.
 //!
 //! A descriptor has room for two slots in its own block of memory, because
-//! most need one for each direction: so a socket is one allocation. What it
-//! needs beyond these lies by itself.
+//! most need one for each direction: so a socket is one allocation. It may have
+//! two more aside, and what it needs beyond these lies alone.
 //!
 //! # Rules
 //!
-//! 1. A slot that is *within* its descriptor is kept alive by references to
-//!    the descriptor. One that lies *alone* has references of its own, and one
-//!    to its descriptor.
-//! 2. Who claims a slot within writes into it where its descriptor is, which is
-//!    not counted, or the block would keep itself. It is read by those only who
-//!    have a reference to a slot that was claimed.
-//! 3. A slot within is claimed once, for good. Who claimed it has a reference,
-//!    so that the descriptor stays in its `Arc`, where the slot says it is.
+//! 1. A slot that is *within* its descriptor, or *aside*, is kept alive by
+//!    references to the descriptor. One that lies *alone* has references of its
+//!    own, and one to its descriptor.
+//! 2. A slot says where it lies, for good, and its address says the rest: where
+//!    the descriptor is, or where it is written. So an idle connection needs no
+//!    pointers for that. The provenance of whatever has slots in it is exposed
+//!    before anybody has a reference to one of them.
+//! 3. A slot within is claimed once, for good. Who claimed it has a reference
+//!    to the descriptor.
 
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, offset_of};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::slot::{InFlight, Slot};
-use crate::descriptor::Descriptor;
-use crate::sync::UnsafeCell;
+use crate::descriptor::{Descriptor, DescriptorRef};
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// A counted reference to a slot.
@@ -36,134 +36,180 @@ unsafe impl Sync for SlotRef {}
 const fn can_be_shared<T: Send + Sync>() {}
 const _: () = can_be_shared::<Slot>();
 
-/// Where the descriptor of a slot is: counted if the slot lies alone.
-pub(super) struct Home(UnsafeCell<Option<ManuallyDrop<Arc<Descriptor>>>>);
-
-// SAFETY: it is written by `claimed` only, before anybody else sees it, and is
-// then what an `Arc` is.
-unsafe impl Sync for Home {}
-
-impl Home {
-    /// Of a slot that nobody has claimed.
-    pub(crate) const fn unclaimed() -> Home {
-        Home(UnsafeCell::new(None))
-    }
-
-    fn of(descriptor: ManuallyDrop<Arc<Descriptor>>) -> Home {
-        Home(UnsafeCell::new(Some(descriptor)))
-    }
-
-    /// # Safety
-    ///
-    /// The caller has just claimed the slot, which is in the block of this
-    /// descriptor, and nobody else has a reference to it.
-    unsafe fn claimed(&self, descriptor: &Arc<Descriptor>) {
-        // SAFETY: the pointer is that of an `Arc`, and the copy is not dropped,
-        // so that it need not be counted.
-        let uncounted = ManuallyDrop::new(unsafe { Arc::from_raw(Arc::as_ptr(descriptor)) });
-        // SAFETY: nobody reads it now, says the caller.
-        self.0.with_mut(|home| unsafe { *home = Some(uncounted) });
-    }
-
-    #[inline]
-    pub(super) fn get(&self) -> &Arc<Descriptor> {
-        // SAFETY: not written any more, since the slot was claimed or made (rule
-        // 2).
-        let home = self.0.with(|home| unsafe { &*home });
-        // SAFETY: as above.
-        unsafe { home.as_ref().unwrap_unchecked() }
-    }
+/// Where a slot lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Lies {
+    /// How far into its descriptor, if that is what it is in; else 0.
+    within: u16,
+    /// How far into an `Aside`, likewise.
+    aside: u8,
 }
 
-/// A slot that lies by itself.
-#[repr(transparent)]
-struct Alone(Slot);
+impl Lies {
+    const fn within(index: usize) -> Lies {
+        let offset = Descriptor::WITHIN + offset_of!(Within, 0) + index * size_of::<Slot>();
+        assert!(0 < offset && offset <= u16::MAX as usize);
+        Lies {
+            within: offset as u16,
+            aside: 0,
+        }
+    }
 
-impl Drop for Alone {
-    fn drop(&mut self) {
-        // SAFETY: counted, by rule 1, and nobody else is there.
-        self.0
-            .home
-            .0
-            .with_mut(|home| drop(unsafe { (*home).take() }.map(ManuallyDrop::into_inner)));
+    const fn aside(index: usize) -> Lies {
+        let offset = offset_of!(Aside, slots) + index * size_of::<Slot>();
+        assert!(0 < offset && offset <= u8::MAX as usize);
+        Lies {
+            within: 0,
+            aside: offset as u8,
+        }
+    }
+
+    const ALONE: Lies = Lies {
+        within: 0,
+        aside: 0,
+    };
+
+    #[inline]
+    fn is_alone(self) -> bool {
+        self.within == 0 && self.aside == 0
     }
 }
 
 /// The slots that a descriptor has within.
-pub(crate) type Within = [Slot; 2];
+pub(crate) struct Within([Slot; 2]);
 
-/// Such slots, claimed by nobody.
-pub(crate) const fn unclaimed() -> Within {
-    [const { Slot::unclaimed() }; 2]
+impl Within {
+    /// Such slots, claimed by nobody.
+    pub(crate) const fn unclaimed() -> Within {
+        const { Within([Slot::that(Lies::within(0)), Slot::that(Lies::within(1))]) }
+    }
+
+    #[inline]
+    pub(super) fn slots(&self) -> &[Slot; 2] {
+        &self.0
+    }
 }
 
-/// Whether a slot of this descriptor is within.
+/// The slots that few descriptors have besides.
+#[repr(C)]
+pub(crate) struct Aside {
+    /// Where they are; not counted, or the block would keep itself.
+    descriptor: NonNull<Descriptor>,
+    slots: [Slot; 2],
+}
+
+// SAFETY: by rule 1 the pointer is what a reference would be, as long as anybody
+// sees the slots.
+unsafe impl Send for Aside {}
+// SAFETY: as above.
+unsafe impl Sync for Aside {}
+
+impl Aside {
+    pub(crate) const fn of(descriptor: NonNull<Descriptor>) -> Aside {
+        Aside {
+            descriptor,
+            slots: const { [Slot::that(Lies::aside(0)), Slot::that(Lies::aside(1))] },
+        }
+    }
+
+    #[inline]
+    pub(super) fn slots(&self) -> &[Slot; 2] {
+        &self.slots
+    }
+}
+
+/// A slot that lies by itself.
+#[repr(C)]
+struct Alone {
+    slot: Slot,
+    descriptor: DescriptorRef,
+}
+
+/// What a slot is in, whose provenance is exposed, by how far into it the slot
+/// is.
+#[inline(always)]
+fn around<T>(slot: &Slot, offset: usize) -> *const T {
+    ptr::with_exposed_provenance(ptr::from_ref(slot).addr() - offset)
+}
+
+/// The descriptor of a slot.
 #[inline]
-fn is_within(descriptor: &Descriptor, slot: &Slot) -> bool {
-    let slot = ptr::from_ref(slot);
-    let among = |slots: &Within| slots.as_ptr_range().contains(&slot);
-    among(descriptor.within()) || descriptor.aside().is_some_and(among)
+pub(super) fn descriptor(slot: &Slot) -> &Descriptor {
+    let offset = slot.lies().within;
+    if offset == 0 {
+        return descriptor_elsewhere(slot);
+    }
+    // SAFETY: by rule 2 that is where it is; alive as long as the slot (rule 1).
+    unsafe { &*around(slot, offset.into()) }
+}
+
+#[cold]
+fn descriptor_elsewhere(slot: &Slot) -> &Descriptor {
+    if slot.lies().is_alone() {
+        // SAFETY: by rule 2 it is the slot of an `Alone`, which is there (rule 1).
+        return unsafe { &(*alone(slot)).descriptor };
+    }
+    let aside: *const Aside = around(slot, slot.lies().aside.into());
+    // SAFETY: by rule 2 it is a slot of an `Aside`; that and the descriptor are
+    // there as long as the slot (rule 1).
+    unsafe { (*aside).descriptor.as_ref() }
+}
+
+/// Of a slot that lies alone: the pointer that its `Arc` gave.
+#[inline]
+fn alone(slot: &Slot) -> *const Alone {
+    around(slot, offset_of!(Alone, slot))
 }
 
 /// Claims both slots of the descriptor; `false` if one was claimed before.
-pub(super) fn claim_both(descriptor: &Arc<Descriptor>) -> bool {
+pub(super) fn claim_both(descriptor: &DescriptorRef) -> bool {
     // Relaxed, here and in `claim_one`: the slots were made before the
     // descriptor was shared, and the number alone says whose they are.
     let mine = descriptor
         .claimed()
         .compare_exchange(0, 2, Relaxed, Relaxed);
-    if mine.is_ok() {
-        claim(descriptor, descriptor.within());
-    }
     mine.is_ok()
 }
 
-fn claim_one(descriptor: &Arc<Descriptor>) -> Option<&Slot> {
+fn claim_one(descriptor: &DescriptorRef) -> Option<&Slot> {
     let next = |claimed| (claimed < 2).then_some(claimed + 1);
     let mine = descriptor.claimed().fetch_update(Relaxed, Relaxed, next);
-    let slots = descriptor.within().get(usize::from(mine.ok()?)..)?;
-    claim(descriptor, &slots[..1]);
-    slots.first()
+    descriptor.within().slots().get(usize::from(mine.ok()?))
 }
 
 /// The slots aside, of a descriptor of which the others are claimed.
-pub(super) fn make_aside(descriptor: &Arc<Descriptor>) -> &Within {
-    descriptor.aside_or_make(|slots| claim(descriptor, slots))
-}
-
-/// For those who have just claimed these slots.
-fn claim(descriptor: &Arc<Descriptor>, slots: &[Slot]) {
-    // SAFETY: so nobody else has a reference to them.
-    let claim = |slot: &Slot| unsafe { slot.home.claimed(descriptor) };
-    slots.iter().for_each(claim);
+pub(super) fn make_aside(descriptor: &Descriptor) -> &[Slot; 2] {
+    let aside = descriptor.aside_or_make();
+    // Rule 2; as often as anybody asks.
+    ptr::from_ref(aside).expose_provenance();
+    aside.slots()
 }
 
 impl SlotRef {
     /// Claims a slot of the descriptor, or makes one that lies alone.
-    pub(super) fn new(descriptor: Arc<Descriptor>) -> SlotRef {
+    pub(super) fn new(descriptor: DescriptorRef) -> SlotRef {
         if let Some(slot) = claim_one(&descriptor) {
             let slot = NonNull::from(slot);
             // By rule 1 the reference is the slot's now.
             std::mem::forget(descriptor);
             return SlotRef(slot);
         }
-        let alone = Arc::new(Alone(Slot::of(Home::of(ManuallyDrop::new(descriptor)))));
-        let alone = Arc::into_raw(alone);
-        // `to` makes a pointer of this one from the address of the slot.
+        let slot = Slot::that(Lies::ALONE);
+        let alone = Arc::into_raw(Arc::new(Alone { slot, descriptor }));
         alone.expose_provenance();
-        SlotRef(NonNull::new(alone.cast::<Slot>().cast_mut()).expect("an Arc is not null"))
+        // SAFETY: just made.
+        SlotRef(NonNull::from(unsafe { &(*alone).slot }))
     }
 
     /// One more reference.
     #[inline]
     pub(crate) fn to(slot: &Slot) -> SlotRef {
-        if is_within(slot.descriptor(), slot) {
-            std::mem::forget(Arc::clone(slot.descriptor()));
-            return SlotRef(NonNull::from(slot));
+        if slot.lies().is_alone() {
+            // SAFETY: by rule 2 it lies in an `Arc`, in which it is alive.
+            unsafe { Arc::increment_strong_count(alone(slot)) };
+        } else {
+            std::mem::forget(DescriptorRef::to(descriptor(slot)));
         }
-        let alone = alone(NonNull::from(slot));
-        // SAFETY: by rule 1 it lies in an `Arc`, in which it is alive.
-        unsafe { Arc::increment_strong_count(alone) };
         SlotRef(NonNull::from(slot))
     }
 
@@ -182,22 +228,17 @@ impl SlotRef {
     }
 }
 
-/// The pointer that the `Arc` gave, whose provenance was exposed then.
-fn alone(slot: NonNull<Slot>) -> *const Alone {
-    ptr::with_exposed_provenance(slot.addr().get())
-}
-
 impl Drop for SlotRef {
     #[inline]
     fn drop(&mut self) {
         let slot = self.slot();
-        if is_within(slot.descriptor(), slot) {
+        if slot.lies().is_alone() {
+            // SAFETY: by rule 2 it lies in an `Arc`, and one reference is ours.
+            unsafe { Arc::decrement_strong_count(alone(slot)) };
+        } else {
             // SAFETY: by rule 1 one reference to the descriptor is ours, and is
             // given up here.
-            drop(unsafe { Arc::from_raw(Arc::as_ptr(slot.descriptor())) });
-        } else {
-            // SAFETY: by rule 1 it lies in an `Arc`, and one reference is ours.
-            unsafe { Arc::decrement_strong_count(alone(self.0)) };
+            unsafe { DescriptorRef::release(descriptor(slot)) };
         }
     }
 }

@@ -6,20 +6,19 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::attempt::{self, Attempt};
 use super::feed;
 use super::follow::waits_elsewhere;
 use super::line::{ANYONE, For, Place};
-use super::owner::SlotRef;
+use super::owner::{self, SlotRef};
 use super::ready;
 use super::slot::{Slot, State, Taken};
 use super::{Completion, Interest, Op, Yield};
 use crate::budget;
 use crate::buf::RecvBuf;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, DescriptorRef};
 
 /// A place for one operation at a time on one descriptor; what it can do is
 /// said at [`Slot`].
@@ -35,7 +34,7 @@ pub struct Port(SlotRef);
 impl Port {
     /// Makes a port on `descriptor`. The first two of a descriptor take no
     /// memory of their own.
-    pub fn new(descriptor: Arc<Descriptor>) -> Port {
+    pub fn new(descriptor: DescriptorRef) -> Port {
         Port(SlotRef::new(descriptor))
     }
 }
@@ -52,8 +51,8 @@ impl Deref for Port {
 impl Slot {
     /// The descriptor that it operates on.
     #[inline]
-    pub fn descriptor(&self) -> &Arc<Descriptor> {
-        self.home.get()
+    pub fn descriptor(&self) -> &Descriptor {
+        owner::descriptor(self)
     }
 
     /// Whether an operation is in flight, or what it brought was not taken yet:
@@ -176,8 +175,9 @@ impl fmt::Debug for Waiter<'_> {
 
 #[inline]
 fn poll_lease(slot: &Slot, place: Place<'_>, cx: &mut Context<'_>) -> Poll<io::Result<RecvBuf>> {
-    match slot.descriptor().by_readiness() {
-        true => ready::poll(slot, place, For::Any, Interest::Read, cx, recv(slot)),
+    let descriptor = slot.descriptor();
+    match descriptor.by_readiness() {
+        true => ready::poll(slot, place, For::Any, Interest::Read, cx, recv(descriptor)),
         false => poll_completed_lease(slot, place, cx),
     }
 }
@@ -201,8 +201,8 @@ fn poll_completed_lease(
 
 /// The attempt to receive into a buffer of this thread's.
 #[inline]
-fn recv(slot: &Slot) -> impl Fn(RawFd) -> Attempt<RecvBuf> {
-    |fd| attempt::recv(fd, slot.descriptor().runtime())
+fn recv(descriptor: &Descriptor) -> impl Fn(RawFd) -> Attempt<RecvBuf> {
+    |fd| attempt::recv(fd, descriptor.runtime())
 }
 
 #[inline]
@@ -258,7 +258,10 @@ fn poll_ready(
 ) -> Poll<Completion> {
     let interest = op.interest();
     match op {
-        Op::Recv => ready::poll(slot, place, what, interest, cx, recv(slot)).map_ok(Yield::Buf),
+        Op::Recv => {
+            let recv = recv(slot.descriptor());
+            ready::poll(slot, place, what, interest, cx, recv).map_ok(Yield::Buf)
+        }
         Op::Send { data, from, all } => {
             let send = |fd| attempt::send(fd, data.bytes(), from, *all);
             ready::poll(slot, place, what, interest, cx, send).map_ok(Yield::Done)
@@ -290,24 +293,22 @@ fn poll_ready(
 /// Takes something out of the slot, after submitting `op` if it is idle.
 pub(super) fn poll_take<T>(
     slot: &Slot,
-    place: Place<'_>,
+    mut place: Place<'_>,
     cx: &mut Context<'_>,
     op: impl Fn() -> Op,
     mut take: impl FnMut(&mut State) -> Option<T>,
 ) -> Poll<T> {
     let mut state = slot.lock();
     // Something is there, and nobody else, in the common case.
-    if state.has_completions() && !state.is_owned_or_finished() && state.line.leave_alone(&place) {
-        if let Some(number) = place {
-            *number = ANYONE;
-        }
+    let free = state.has_completions() && !state.is_owned_or_finished();
+    if free && state.leave_alone(place.as_deref_mut()) {
         let taken = take(&mut state).expect("something is there");
         drop(state);
         budget::spend();
         return Poll::Ready(taken);
     }
     // Who waits again goes to the end of the line.
-    let left = state.line.leave_again(&place);
+    let left = state.leave_again(&mut place);
     // Again, because another user may take what the submission brings before
     // this one looks, and leave the slot idle.
     while state.is_idle() {
@@ -319,7 +320,7 @@ pub(super) fn poll_take<T>(
         state = slot.lock();
     }
     let Some(taken) = state.is_anyones().then(|| take(&mut state)).flatten() else {
-        let old = state.line.wait(place, For::Any, cx.waker());
+        let old = state.wait(place, For::Any, cx.waker());
         let elsewhere = state.is_elsewhere();
         drop(state);
         drop((left, old));
@@ -331,10 +332,6 @@ pub(super) fn poll_take<T>(
     let done = state.take_finished();
     let turn = state.turn();
     drop(state);
-    // Out of the line, so that there is nothing to leave.
-    if let Some(number) = place {
-        *number = ANYONE;
-    }
     drop((left, done));
     if let Some(turn) = turn {
         turn.wake();
@@ -354,9 +351,9 @@ pub(super) fn leave(slot: &Slot, number: u32) {
 #[inline(never)]
 fn leave_line(slot: &Slot, number: u32) {
     let mut state = slot.lock();
-    let left = state.line.leave(number);
+    let left = state.leave(number);
     let turn = match slot.descriptor().by_readiness() {
-        true => state.line.turn(),
+        true => state.turn_in_line(),
         false => state.turn(),
     };
     drop(state);
@@ -463,10 +460,10 @@ pub(super) fn poll_owned<T>(
     ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
     if !*submitted {
-        if !(state.is_idle() && state.line.is_turn_of(*number)) {
+        if !(state.is_idle() && state.is_turn_of(*number)) {
             return feed::poll_turn(slot, state, number, cx).map(Err);
         }
-        let left = state.line.leave_again(&Some(number));
+        let left = state.leave_again(&mut Some(number));
         state.start_owned(slot.here(), cx.waker(), op);
         drop(state);
         drop(left);

@@ -1,19 +1,18 @@
 //! The two ports of a socket, in one word.
 
 use std::fmt;
-use std::sync::Arc;
 
-use super::owner::{claim_both, make_aside};
+use super::owner::{Aside, claim_both, make_aside};
 use super::port::abandon;
 use super::slot::Slot;
-use crate::descriptor::Descriptor;
+use crate::descriptor::DescriptorRef;
 
 /// Two [ports](super::Port) of a descriptor, one for each direction, and two
 /// more for what goes past these: all of them by one pointer, and the first two
 /// without memory of their own.
 ///
 /// Dropping it abandons what is in flight.
-pub struct Ports(Arc<Descriptor>);
+pub struct Ports(DescriptorRef);
 
 impl Ports {
     /// Makes the ports of `descriptor`.
@@ -21,27 +20,27 @@ impl Ports {
     /// # Panics
     ///
     /// If it has a port already.
-    pub fn new(descriptor: Arc<Descriptor>) -> Ports {
+    pub fn new(descriptor: DescriptorRef) -> Ports {
         assert!(claim_both(&descriptor), "the descriptor has a port already");
         Ports(descriptor)
     }
 
     /// The descriptor that they operate on.
     #[inline]
-    pub fn descriptor(&self) -> &Arc<Descriptor> {
+    pub fn descriptor(&self) -> &DescriptorRef {
         &self.0
     }
 
     /// The port of what is received.
     #[inline]
     pub fn recv(&self) -> &Slot {
-        &self.0.within()[0]
+        &self.0.within().slots()[0]
     }
 
     /// The port of what is sent.
     #[inline]
     pub fn send(&self) -> &Slot {
-        &self.0.within()[1]
+        &self.0.within().slots()[1]
     }
 
     /// A port for those who receive past the first. Made when it is first
@@ -63,8 +62,9 @@ impl Ports {
 
 impl Drop for Ports {
     fn drop(&mut self) {
-        self.0.within().iter().for_each(abandon);
-        self.0.aside().into_iter().flatten().for_each(abandon);
+        self.0.within().slots().iter().for_each(abandon);
+        let aside = self.0.aside().into_iter();
+        aside.flat_map(Aside::slots).for_each(abandon);
     }
 }
 

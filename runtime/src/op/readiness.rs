@@ -30,7 +30,7 @@
 //!    that, unless an event came meanwhile; anything else puts the word back,
 //!    and wakes those who found it gone.
 
-/// One direction of a descriptor, in one byte.
+/// One direction of a descriptor, and which, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Readiness(u8);
 
@@ -38,6 +38,9 @@ const READY: u8 = 1;
 
 /// An event told of more than room or data (rule 3).
 const EXCEPTIONAL: u8 = 2;
+
+/// It is what a write waits for.
+const WRITE: u8 = 4;
 
 /// What an attempt that was not blocked left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,14 @@ pub(super) enum Left {
 impl Readiness {
     /// Nothing is known yet, which is a reason to try.
     pub(super) const UNKNOWN: Readiness = Readiness(READY);
+
+    /// Likewise, of the direction that a write waits for.
+    pub(super) const UNKNOWN_WRITE: Readiness = Readiness(READY | WRITE);
+
+    #[inline]
+    pub(super) fn is_of_writes(self) -> bool {
+        self.0 & WRITE != 0
+    }
 
     /// An edge was reported.
     #[inline]

@@ -24,12 +24,11 @@ use std::task::{Context, Poll, ready};
 
 use super::attempt::Attempt;
 use super::follow::waits_elsewhere;
-use super::line::{ANYONE, For, Place, number};
+use super::line::{For, Place, number};
 use super::readiness::Readiness;
-use super::slot::{Slot, State};
+use super::slot::{Slot, SlotGuard, State};
 use super::{Interest, Op};
 use crate::budget;
-use crate::lock::Guard;
 use crate::worker::Worker;
 
 /// Attempts of one operation before others have their turn. From thin air:
@@ -50,8 +49,9 @@ pub(super) fn poll<T>(
     cx: &mut Context<'_>,
     mut attempt: impl FnMut(RawFd) -> Attempt<T>,
 ) -> Poll<io::Result<T>> {
-    ready!(budget::poll_remaining(cx));
+    // Before anything is written, so that the caller's look at it serves here.
     let descriptor = slot.descriptor();
+    ready!(budget::poll_remaining(cx));
     let mut state = slot.lock();
     let armed = state.life.is_in_flight();
     // What is armed ends with the driver, which tells.
@@ -62,11 +62,8 @@ pub(super) fn poll<T>(
             match attempt(descriptor.as_raw_fd()) {
                 Attempt::Done(result, left) => {
                     state.readiness.used(left, || descriptor.is_tcp());
-                    state.line.clear();
+                    state.clear_line(place);
                     drop(state);
-                    if let Some(number) = place {
-                        *number = ANYONE;
-                    }
                     budget::spend();
                     return Poll::Ready(result);
                 }
@@ -75,7 +72,7 @@ pub(super) fn poll<T>(
             }
         }
         if armed && !state.readiness.is_ready() {
-            state.line.wait_alone(place, what, cx.waker());
+            state.wait_alone(place, what, cx.waker());
             let elsewhere = state.is_elsewhere();
             drop(state);
             if elsewhere {
@@ -92,7 +89,7 @@ pub(super) fn poll<T>(
 #[inline(never)]
 fn poll_among<'a, T>(
     slot: &'a Slot,
-    mut state: Guard<'a, State>,
+    mut state: SlotGuard<'a>,
     mut place: Place<'_>,
     what: For,
     interest: Interest,
@@ -107,7 +104,7 @@ fn poll_among<'a, T>(
     let mut left = None;
     // Who waits again for anything goes to the end of the line.
     if what == For::Any {
-        left = state.line.leave_again(&place);
+        left = state.leave_again(&mut place);
     }
     let mut yields = false;
     let done = loop {
@@ -125,7 +122,7 @@ fn poll_among<'a, T>(
             }
             break None;
         }
-        if what == For::Turn && !state.line.is_turn_of(number(&place)) {
+        if what == For::Turn && !state.is_turn_of(number(&place)) {
             break None;
         }
         let tried = state.try_share(tcp, || attempt(fd));
@@ -141,7 +138,7 @@ fn poll_among<'a, T>(
         // be sent.
         let old = match what {
             For::Any => None,
-            For::Turn => state.line.wait(place.as_deref_mut(), what, cx.waker()),
+            For::Turn => state.wait(place.as_deref_mut(), what, cx.waker()),
         };
         state.start(Op::Edges(interest), false, slot.here());
         drop(state);
@@ -150,7 +147,7 @@ fn poll_among<'a, T>(
         state = slot.lock();
     };
     let Some(result) = done else {
-        let old = state.line.wait(place, what, cx.waker());
+        let old = state.wait(place, what, cx.waker());
         let elsewhere = !yields && state.is_elsewhere();
         drop(state);
         drop((left, old));
@@ -164,13 +161,9 @@ fn poll_among<'a, T>(
     };
     let turn = match what {
         For::Any => None,
-        For::Turn => Some((state.line.leave_again(&place), state.line.turn())),
+        For::Turn => Some((state.leave_again(&mut place), state.turn_in_line())),
     };
     drop(state);
-    // Out of the line, so that there is nothing to leave.
-    if let Some(number) = place {
-        *number = ANYONE;
-    }
     drop(left);
     if let Some((left, turn)) = turn {
         drop(left);
@@ -189,10 +182,19 @@ pub(super) fn ended() -> io::Error {
 }
 
 impl State {
+    /// The direction that something is known of.
+    #[inline]
+    fn interest(&self) -> Interest {
+        match self.readiness.is_of_writes() {
+            true => Interest::Write,
+            false => Interest::Read,
+        }
+    }
+
     /// Whether all that is known is of this direction, and nobody else is there.
     #[inline]
-    fn is_alone(&self, interest: Interest, place: &Place<'_>) -> bool {
-        self.interest == interest && !self.has_completions() && self.line.is_free_for(place)
+    fn is_alone(&mut self, interest: Interest, place: &Place<'_>) -> bool {
+        self.interest() == interest && !self.has_completions() && self.is_free_for(place)
     }
 
     /// One attempt.
@@ -217,11 +219,13 @@ impl State {
     /// nothing changes over.
     #[inline]
     pub(super) fn is_for(&mut self, interest: Interest) -> bool {
-        if self.interest != interest && self.is_idle() {
-            self.interest = interest;
-            self.readiness = Readiness::UNKNOWN;
+        if self.interest() != interest && self.is_idle() {
+            self.readiness = match interest {
+                Interest::Read => Readiness::UNKNOWN,
+                Interest::Write => Readiness::UNKNOWN_WRITE,
+            };
         }
-        self.interest == interest
+        self.interest() == interest
     }
 
     /// A share of attempts, as long as the direction is ready.

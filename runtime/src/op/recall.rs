@@ -40,7 +40,7 @@ impl Slot {
             return Poll::Ready(());
         }
         // In the line first: the cancel may be obeyed before it returns.
-        let old = state.line.wait(None, For::Any, cx.waker());
+        let old = state.wait(None, For::Any, cx.waker());
         let to_cancel = state.life.recall();
         drop(state);
         drop(old);

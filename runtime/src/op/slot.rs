@@ -16,22 +16,24 @@ use std::fmt;
 use std::io;
 use std::task::Waker;
 
-use super::flight::{Flight, Loan};
+use super::flight::{self, Flight, Loan};
 use super::follow::Away;
 use super::lifecycle::Lifecycle;
-use super::line::Line;
-use super::owner::Home;
+use super::line::{Mark, NOBODY};
+use super::owner::Lies;
 use super::readiness::Readiness;
 use super::{Completion, Interest, Op, Yield};
 use crate::buf::RecvBuf;
 use crate::lock::{Guard, Lock};
+use crate::task::TaskWaker;
 
 /// Where operations are carried out, one at a time, on one descriptor: what a
 /// [`Port`](super::Port) stands for, and [`Ports`](super::Ports) have two of.
 pub struct Slot {
-    pub(super) home: Home,
-    state: Lock<State>,
+    state: Lock<State, Lies>,
 }
+
+pub(crate) type SlotGuard<'a> = Guard<'a, State, Lies>;
 
 pub(crate) struct State {
     pub(crate) life: Lifecycle,
@@ -40,16 +42,17 @@ pub(crate) struct State {
     named: Option<Named>,
     /// Where the driver works by readiness: what is known of which direction.
     pub(super) readiness: Readiness,
-    pub(super) interest: Interest,
     /// Whether it should move to another worker.
     pub(super) away: Away,
     /// The completion that was not taken yet and came first: nearly always the
     /// only one.
     first: Option<Completion>,
     /// What few need, and nobody in between.
-    flight: Option<Box<Flight>>,
-    /// Who waits for a completion of a subscription, or for a turn.
-    pub(super) line: Line,
+    pub(super) flight: Option<Box<Flight>>,
+    /// Who waits for a completion of a subscription, or for a turn, first.
+    pub(super) first_place: Mark,
+    /// Their waker, if that is a task's of ours.
+    pub(super) first_waker: Option<TaskWaker>,
 }
 
 /// The operations that own nothing.
@@ -86,24 +89,16 @@ impl Named {
 }
 
 impl Slot {
-    pub(super) const fn unclaimed() -> Slot {
-        Slot::of(Home::unclaimed())
+    /// One that lies there.
+    pub(super) const fn that(lies: Lies) -> Slot {
+        Slot {
+            state: Lock::beside(lies, State::new()),
+        }
     }
 
-    pub(super) const fn of(home: Home) -> Slot {
-        Slot {
-            home,
-            state: Lock::new(State {
-                life: Lifecycle::new(),
-                named: None,
-                readiness: Readiness::UNKNOWN,
-                interest: Interest::Read,
-                away: Away::NEVER,
-                first: None,
-                flight: None,
-                line: Line::new(),
-            }),
-        }
+    #[inline(always)]
+    pub(super) fn lies(&self) -> Lies {
+        *self.state.what_is_beside()
     }
 
     /// The worker of this thread, whose driver is the first to be asked.
@@ -114,25 +109,54 @@ impl Slot {
     }
 
     #[inline(always)]
-    pub(crate) fn lock(&self) -> Guard<'_, State> {
+    pub(crate) fn lock(&self) -> SlotGuard<'_> {
         self.state.lock()
     }
 }
 
 impl State {
+    pub(super) const fn new() -> State {
+        State {
+            life: Lifecycle::new(),
+            named: None,
+            readiness: Readiness::UNKNOWN,
+            away: Away::NEVER,
+            first: None,
+            flight: None,
+            first_place: NOBODY,
+            first_waker: None,
+        }
+    }
+
     #[inline]
     fn flight(&mut self) -> &mut Flight {
-        self.flight.get_or_insert_with(Flight::take)
+        flight::of(&mut self.flight)
     }
 
     /// Gives the flight up if nothing is in it.
     #[inline]
     fn shed(&mut self) {
-        if self.flight.as_ref().is_some_and(|flight| flight.is_empty()) {
-            if let Some(flight) = self.flight.take() {
-                flight.free();
-            }
+        flight::shed(&mut self.flight);
+    }
+
+    /// Takes the flight out of the slot, with the operation in it.
+    #[inline]
+    fn take_flight(&mut self) -> Option<Box<Flight>> {
+        match self.first_place == NOBODY {
+            true => self.flight.take(),
+            false => self.take_out_of_flight(),
         }
+    }
+
+    /// As `take_flight`: another one, because somebody waits, and may do so in
+    /// that of the slot.
+    #[inline(never)]
+    fn take_out_of_flight(&mut self) -> Option<Box<Flight>> {
+        let op = self.flight.as_mut()?.op.take();
+        self.shed();
+        let mut flight = Flight::take();
+        flight.op = op;
+        Some(flight)
     }
 
     /// Takes an operation in; `owned` by one `Run`, or anyone's. The driver
@@ -159,7 +183,7 @@ impl State {
     ) {
         debug_assert!(self.is_idle() && !self.has_op());
         let flight = self.flight();
-        debug_assert!(flight.is_empty(), "shed at the end of the last operation");
+        debug_assert!(flight.owner.is_none() && flight.rest.is_empty());
         let owner = flight.owner.replace(waker.clone());
         // The operation is made last, when nothing can fail any more, and so
         // in its place.
@@ -196,7 +220,7 @@ impl State {
             return Some(Landed::Named(named));
         }
         let lent = self.flight.as_ref().is_some_and(|f| f.op.is_some());
-        let flight = if lent { self.flight.take() } else { None };
+        let flight = if lent { self.take_flight() } else { None };
         Some(Landed::Lent(Loan::new(flight?)))
     }
 
@@ -342,7 +366,7 @@ impl State {
             return None;
         }
         debug_assert!(self.named.is_none());
-        let sent = Sent(self.flight.take());
+        let sent = Sent(self.take_flight());
         let result = match self.first {
             Some(Ok(Yield::Done(n))) => {
                 std::mem::forget(self.first.take());
@@ -366,7 +390,7 @@ impl State {
     #[inline]
     pub(super) fn turn(&mut self) -> Option<Waker> {
         if self.is_idle() || self.life.has_failed() {
-            self.line.next()
+            self.next_in_line()
         } else {
             None
         }

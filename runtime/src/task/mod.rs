@@ -27,6 +27,8 @@ mod join;
 #[cfg(not(all(test, loom)))]
 mod joiner;
 #[cfg(not(all(test, loom)))]
+mod one_word;
+#[cfg(not(all(test, loom)))]
 pub(crate) mod owned;
 #[cfg(not(all(test, loom)))]
 mod raw;
@@ -42,5 +44,6 @@ pub use join::{AbortHandle, JoinError, JoinHandle};
 #[cfg(not(all(test, loom)))]
 pub(crate) use {
     join::{Reason, abort},
+    one_word::TaskWaker,
     raw::{Header, NewTask, Ran, TaskRef, queue},
 };

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use isochrome_runtime::buf::RecvBuf;
 use isochrome_runtime::driver::{Driver, Unpark};
 use isochrome_runtime::op::{Completion, InFlight, Op, Yield};
-use isochrome_runtime::{Builder, Color, Descriptor, Handle, Runtime};
+use isochrome_runtime::{Builder, Color, Descriptor, DescriptorRef, Handle, Runtime};
 
 /// Runs each function, which takes a number of workers, on 1, 2 and 4.
 macro_rules! on_workers {
@@ -344,7 +344,7 @@ pub(crate) fn connect() -> Op {
 }
 
 /// A descriptor that nobody reads from: the driver knows it by its number.
-pub(crate) fn descriptor(runtime: &Handle) -> Arc<Descriptor> {
+pub(crate) fn descriptor(runtime: &Handle) -> DescriptorRef {
     Descriptor::new(std::fs::File::open("/dev/null").unwrap().into(), runtime).unwrap()
 }
 

@@ -3,8 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use super::{InFlight, Slot, State};
-use crate::lock::Guard;
+use super::{InFlight, Slot, SlotGuard, State};
 use crate::op::flight::Flight;
 use crate::op::owner::SlotRef;
 use crate::op::{Completion, Op, Yield, sys};
@@ -16,7 +15,7 @@ impl State {
     pub(in crate::op) fn start_fed(&mut self, worker: Option<usize>, op: impl FnOnce() -> Op) {
         debug_assert!(self.is_idle() && !self.has_op());
         let flight = self.flight();
-        debug_assert!(flight.is_empty(), "shed at the end of the last operation");
+        debug_assert!(flight.op.is_none() && flight.rest.is_empty());
         // In its place, and what was there is nothing.
         std::mem::forget(flight.op.replace(op()));
         self.named = None;
@@ -59,7 +58,7 @@ impl InFlight {
     pub fn sent(self, n: usize) {
         let slot = SlotRef::out_of(self);
         let mut state = slot.slot().lock();
-        if !(state.life.is_only_fed() && state.line.is_empty()) {
+        if !(state.life.is_only_fed() && state.is_line_empty()) {
             return Self::end_with(slot.slot(), state, Ok(Yield::Done(n)));
         }
         // Nearly always.
@@ -84,7 +83,7 @@ fn free(flight: Option<Box<Flight>>) {
 
 impl Slot {
     /// The last completion of what is fed: rule 3 in `op::feed`.
-    pub(super) fn end_fed(&self, mut state: Guard<'_, State>, completion: Completion) {
+    pub(super) fn end_fed(&self, mut state: SlotGuard<'_>, completion: Completion) {
         let failed = match completion {
             Ok(Yield::Done(n)) if state.sends_all(n) => {
                 // Nothing to drop, and to say so spares the look.
@@ -94,13 +93,13 @@ impl Slot {
             _ => state.keep_failure(completion),
         };
         let last = state.life.end_fed(failed);
-        let flight = state.flight.take();
+        let flight = state.take_flight();
         if last {
             // Under the lock, so that nobody's send comes between. That the
             // connection is gone is as good.
             let _ = sys::end_writing(self.descriptor().as_raw_fd());
         }
-        let crowd = state.line.crowd();
+        let crowd = state.crowd();
         drop(state);
         free(flight);
         crowd.wake();

@@ -4,12 +4,10 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Landed, Slot, State};
+use super::{Landed, Slot, SlotGuard};
 use crate::descriptor::Descriptor;
-use crate::lock::Guard;
 use crate::op::lifecycle::Ended;
 use crate::op::owner::SlotRef;
 use crate::op::{Completion, Op};
@@ -34,7 +32,7 @@ impl InFlight {
 
     /// The descriptor to operate on.
     #[inline]
-    pub fn descriptor(&self) -> &Arc<Descriptor> {
+    pub fn descriptor(&self) -> &Descriptor {
         self.slot().descriptor()
     }
 
@@ -92,12 +90,12 @@ impl InFlight {
             drop(completion);
             return 0;
         }
-        if state.has_completions() || !state.line.is_alone() {
+        if state.has_completions() || !state.nobody_behind() {
             return deliver_more(state, completion);
         }
         // Nearly always.
         std::mem::forget(state.first.replace(completion));
-        let waker = state.line.first();
+        let waker = state.take_waker();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -111,7 +109,7 @@ impl InFlight {
     pub fn edge(&self, exceptional: bool) {
         let mut state = self.slot().lock();
         state.readiness.event(exceptional);
-        let crowd = state.line.crowd();
+        let crowd = state.crowd();
         drop(state);
         crowd.wake();
     }
@@ -162,7 +160,7 @@ impl InFlight {
     }
 
     #[inline(never)]
-    pub(super) fn end_with(slot: &Slot, state: Guard<'_, State>, completion: Completion) {
+    pub(super) fn end_with(slot: &Slot, state: SlotGuard<'_>, completion: Completion) {
         match state.life.is_fed() {
             true => slot.end_fed(state, completion),
             false => Self::end(state, Some(completion)),
@@ -170,7 +168,7 @@ impl InFlight {
     }
 
     /// Of all but what is fed.
-    fn end(mut state: Guard<'_, State>, completion: Option<Completion>) {
+    fn end(mut state: SlotGuard<'_>, completion: Option<Completion>) {
         let subscription = state.with_op(|op| op.is_subscription());
         let ended = state.life.end(subscription);
         let mut unwanted = None;
@@ -188,7 +186,7 @@ impl InFlight {
         // nobody wants it, the slot is free for the first in line.
         let owner = state.flight.as_mut().and_then(|f| f.owner.take());
         state.shed();
-        let crowd = (!state.life.is_owned()).then(|| state.line.crowd());
+        let crowd = (!state.life.is_owned()).then(|| state.crowd());
         let turn = state.turn();
         drop(state);
         drop((op, unwanted));
@@ -224,9 +222,9 @@ fn cancelled() -> io::Error {
 }
 
 #[inline(never)]
-fn deliver_more(mut state: Guard<'_, State>, completion: Completion) -> usize {
+fn deliver_more(mut state: SlotGuard<'_>, completion: Completion) -> usize {
     let waiting = state.push(completion);
-    let crowd = state.line.crowd();
+    let crowd = state.crowd();
     drop(state);
     crowd.wake();
     waiting
