@@ -27,9 +27,9 @@
 //!     loop {
 //!         let data = stream.recv().await?; // a lease: idle connections own no buffer
 //!         if data.is_empty() {
-//!             return Ok(());
+//!             return stream.flush().await;
 //!         }
-//!         stream.send_all(data).await.0?; // sent from where it was received
+//!         stream.feed(data).await?; // sent from where it was received
 //!     }
 //! }
 //! ```

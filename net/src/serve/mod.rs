@@ -54,9 +54,9 @@ const GRACE: Duration = Duration::from_secs(10);
 ///         let data = stream.recv().await?;
 ///         session.head_is_complete();
 ///         if data.is_empty() || session.is_closing() {
-///             return Ok(());
+///             return stream.flush().await;
 ///         }
-///         stream.send_all(data).await.0?;
+///         stream.feed(data).await?;
 ///     }
 /// })
 /// .limit(10_000)

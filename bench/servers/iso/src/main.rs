@@ -114,7 +114,7 @@ async fn echo_handicap(stream: TcpStream) -> io::Result<()> {
     loop {
         let lease = stream.recv().await?;
         if lease.is_empty() {
-            return Ok(());
+            return stream.flush().await;
         }
         // What a server does that receives until EAGAIN.
         let mut none = 0u8;
@@ -128,7 +128,7 @@ async fn echo_handicap(stream: TcpStream) -> io::Result<()> {
                 libc::MSG_PEEK | libc::MSG_DONTWAIT,
             )
         };
-        stream.send_all(lease).await.0?;
+        stream.feed(lease).await?;
     }
 }
 
@@ -138,10 +138,10 @@ async fn echo_handicap_user(stream: TcpStream) -> io::Result<()> {
     loop {
         let lease = stream.recv().await?;
         if lease.is_empty() {
-            return Ok(());
+            return stream.flush().await;
         }
         waste();
-        stream.send_all(lease).await.0?;
+        stream.feed(lease).await?;
     }
 }
 
