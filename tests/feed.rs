@@ -32,6 +32,7 @@ everywhere!(
     a_stream_leaves_with_nothing_under_way,
     what_is_dropped_is_dropped_once_in_any_order,
     foreign_threads_feed,
+    who_waits_already_is_told_of_what_a_turn_before_feeds,
     nothing_is_nothing,
     the_end_of_the_runtime_is_told,
 );
@@ -654,4 +655,49 @@ fn the_end_of_the_runtime_is_told(rt: Runtime) {
         .and_then(|()| park_on(near.flush()))
         .unwrap_err();
     drop(far);
+}
+
+/// Whose turn it is feeds, and goes away: nobody who waits behind polls again
+/// before the end of that.
+fn who_waits_already_is_told_of_what_a_turn_before_feeds(rt: Runtime) {
+    rt.block_on(async {
+        for way in 0..3 {
+            let (near, far) = slow_pair().await;
+            let near = Arc::new(near);
+            let waiting = Arc::new(AtomicUsize::new(0));
+            let color = Color::new();
+            let user = |number: usize| {
+                let (near, waiting) = (near.clone(), waiting.clone());
+                color.spawn(async move {
+                    let place = LOTS + number * 1000;
+                    let mut fed = Box::pin(async {
+                        match (number, way) {
+                            (1, 1) => near.flush().await.unwrap(),
+                            (1, 2) => near.send_all(pattern(place, 1000)).await.0.unwrap(),
+                            _ => near.feed(pattern(place, 1000)).await.unwrap(),
+                        }
+                    });
+                    let early = poll_once(&mut fed).await.is_ready();
+                    waiting.fetch_add(1, Ordering::Release);
+                    if !early {
+                        fed.await;
+                    }
+                })
+            };
+            let mut first = Box::pin(near.feed(pattern(0, LOTS)));
+            let waits = poll_once(&mut first).await.is_pending();
+            let (one, other) = (user(0), user(1));
+            eventually_async("both wait", || waiting.load(Ordering::Acquire) == 2).await;
+            let len = LOTS + if way == 1 { 1000 } else { 2000 };
+            let reader = read_by_a_thread(far, len, true);
+            if waits {
+                first.await.unwrap();
+            }
+            one.await.unwrap();
+            other.await.unwrap();
+            near.flush().await.unwrap();
+            near.shutdown(Shutdown::Write).unwrap();
+            joined("all is read", reader).await;
+        }
+    });
 }

@@ -244,6 +244,8 @@ impl<B: IoBuf> Feed<'_, B> {
             return poll_turn(slot, state, &mut self.number, cx).map(Err);
         }
         let left = state.leave_again(&mut Some(&mut self.number));
+        // They have come before there was anything to be hurried.
+        let awaited = state.somebody_waits();
         let buf = self.buf.take().expect("looked at");
         state.start_fed(slot.here(), || Op::Send {
             data: Lent::new(buf),
@@ -254,6 +256,9 @@ impl<B: IoBuf> Feed<'_, B> {
         drop(left);
         self.number = ANYONE;
         slot.descriptor().runtime().feed(slot);
+        if awaited {
+            hurry(slot);
+        }
         budget::spend();
         Poll::Ready(Ok(()))
     }

@@ -292,6 +292,18 @@ impl State {
         first + rest.filter(|spot| spot.waker.is_some()).count() == 1
     }
 
+    /// Whether a place waits to be woken.
+    #[inline]
+    pub(super) fn somebody_waits(&self) -> bool {
+        !self.is_line_empty() && self.has_some_waker()
+    }
+
+    #[inline(never)]
+    fn has_some_waker(&self) -> bool {
+        let mut rest = self.flight.iter().flat_map(|f| &f.line.rest);
+        self.has_waker() || rest.any(|spot| spot.waker.is_some())
+    }
+
     /// Whether nobody is in the line, or only this place, which was woken.
     #[inline]
     pub(super) fn is_free_for(&self, place: &Place<'_>) -> bool {
