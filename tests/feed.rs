@@ -6,15 +6,18 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream as Peer};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use common::bytes::{Random, check, pattern};
-use common::futures::{give_up, join, park_on, poll_once};
+use common::futures::{Event, give_up, join, park_on, poll_once};
 use common::{eventually_async, everywhere, pair, shrink, std_pair};
 use isochrome::fs::File;
 use isochrome::net::{Family, IoBuf, RecvBuf, StreamSocket, TcpStream, UnixStream, sendfile};
+use isochrome::time::sleep;
 use isochrome::{Color, Runtime, spawn_apart, yield_now};
 
 everywhere!(
@@ -32,6 +35,7 @@ everywhere!(
     a_stream_leaves_with_nothing_under_way,
     what_is_dropped_is_dropped_once_in_any_order,
     foreign_threads_feed,
+    a_thread_is_told_of_what_a_waker_fed,
     who_waits_already_is_told_of_what_a_turn_before_feeds,
     nothing_is_nothing,
     the_end_of_the_runtime_is_told,
@@ -412,7 +416,7 @@ fn a_poll_that_was_given_up_holds_no_turn(rt: Runtime) {
 /// Has the other end refuse what is under way.
 fn reset(far: Peer) {
     socket2::SockRef::from(&far)
-        .set_linger(Some(std::time::Duration::ZERO))
+        .set_linger(Some(Duration::ZERO))
         .unwrap();
 }
 
@@ -655,6 +659,59 @@ fn the_end_of_the_runtime_is_told(rt: Runtime) {
         .and_then(|()| park_on(near.flush()))
         .unwrap_err();
     drop(far);
+}
+
+/// Feeds when it is woken, and returns when another thread waits for the end.
+struct Feeds {
+    stream: Arc<TcpStream>,
+    flushed: Event,
+}
+
+impl Wake for Feeds {
+    fn wake(self: Arc<Self>) {
+        let mut feed = pin!(self.stream.feed(pattern(0, 100)));
+        let fed = feed.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(fed, Poll::Ready(Ok(()))));
+        let (stream, flushed) = (self.stream.clone(), self.flushed.clone());
+        let (asks, asked) = mpsc::channel();
+        thread::spawn(move || {
+            let mut flush = Box::pin(stream.flush());
+            let told = park_on(poll_fn(|cx| {
+                let told = flush.as_mut().poll(cx);
+                let _ = asks.send(());
+                told
+            }));
+            told.unwrap();
+            drop(flush);
+            drop(stream);
+            flushed.set();
+        });
+        asked.recv().unwrap();
+    }
+}
+
+fn a_thread_is_told_of_what_a_waker_fed(rt: Runtime) {
+    rt.block_on(async {
+        let (near, mut far) = std_pair().await;
+        let (stream, flushed) = (Arc::new(near), Event::default());
+        // By the worker itself, between its sleep and its look at what others ask.
+        let feeds = Arc::new(Feeds {
+            stream: stream.clone(),
+            flushed: flushed.clone(),
+        });
+        let mut nap = Box::pin(sleep(Duration::from_millis(1)));
+        let waker = Waker::from(feeds);
+        assert!(
+            nap.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        drop(waker);
+        flushed.wait().await;
+        let mut got = [0; 100];
+        far.read_exact(&mut got).unwrap();
+        check(0, &got);
+    });
 }
 
 /// Whose turn it is feeds, and goes away: nobody who waits behind polls again

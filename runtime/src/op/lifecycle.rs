@@ -324,7 +324,7 @@ impl Lifecycle {
 
     /// What is in flight is fed, and was not abandoned.
     #[inline]
-    pub(super) fn is_fed(&self) -> bool {
+    pub(crate) fn is_fed(&self) -> bool {
         self.marks.0 & (Marks::FED.0 | Marks::ABANDONED.0) == Marks::FED.0
     }
 

@@ -13,7 +13,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) enum Command {
     Submit(InFlight),
-    /// Cancel what is abandoned in this slot.
+    /// Cancel what is abandoned in this slot, or hurry what is fed.
     Cancel(SlotRef),
     /// `Driver::forget` with this token.
     Forget(u64),

@@ -108,7 +108,14 @@ impl Worker {
                     // Rule 3 in `op::lifecycle`.
                     self.end_abandoned(&mut **driver, slot.slot());
                 }
-                Command::Cancel(slot) => self.end_abandoned(&mut **driver, slot.slot()),
+                Command::Cancel(slot) => {
+                    self.end_abandoned(&mut **driver, slot.slot());
+                    // Of who waits for what is fed: it may not be with the
+                    // kernel yet, so that to be awake is not enough.
+                    if slot.slot().lock().life.is_fed() {
+                        driver.hurry();
+                    }
+                }
                 Command::Forget(token) => driver.forget(token),
                 Command::Release(token, legacy) => driver.release(token, legacy.fd()),
                 Command::HandOver(slot, to) => self.part_with(&mut **driver, slot, to),

@@ -212,7 +212,8 @@ impl Handle {
             worker.is_some_and(|w| w.is_of(self.shared()) && w.index() == index && w.hurry())
         });
         if !here {
-            // It wakes the worker, and there is nothing to be cancelled.
+            // There is nothing to be cancelled, and the look at what is fed
+            // hurries its driver.
             self.shared()
                 .command(index, Command::Cancel(SlotRef::to(slot)));
         }
