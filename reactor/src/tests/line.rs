@@ -220,3 +220,25 @@ fn a_file_that_stayed_in_the_set_can_be_registered_again() {
         assert_eq!(*recv(&port).await.unwrap(), *b"x");
     });
 }
+
+/// The pool carries them out, one after another.
+#[test]
+fn operations_on_files_take_turns() {
+    let f = Fixture::new();
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let descriptor = Descriptor::blocking(file.into(), f.runtime.handle()).unwrap();
+    let port = Port::new(descriptor);
+    f.runtime.block_on(async {
+        let sync = || Box::pin(port.file(FileOp::Sync { data_only: true }));
+        let (mut first, mut second, mut third) = (sync(), sync(), sync());
+        let all = poll_fn(|cx| {
+            let begun = first.as_mut().poll(cx).is_pending();
+            let wait = [&mut second, &mut third].map(|op| op.as_mut().poll(cx).is_pending());
+            Poll::Ready((begun, wait))
+        });
+        assert_eq!(all.await, (true, [true; 2]));
+        first.await.0.unwrap();
+        drop(second);
+        third.await.0.unwrap();
+    });
+}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use isochrome_runtime::buf::{Lent, RecvBuf};
 use isochrome_runtime::driver::{Driver, Unpark};
-use isochrome_runtime::op::{InFlight, Interest, Op, Port, Yield};
+use isochrome_runtime::op::{FileOp, InFlight, Interest, Op, Port, Yield};
 use isochrome_runtime::{Builder, Color, Descriptor, DescriptorRef, Runtime};
 
 use crate::Reactor;

@@ -178,7 +178,8 @@ fn tell<T>(mut state: SlotGuard<'_>, left: T) -> Poll<io::Result<()>> {
 }
 
 /// For one who cannot submit now: waits for the turn, or is told that what was
-/// fed has failed.
+/// fed has failed. (Where the driver works by readiness only files come here, and
+/// nothing is fed.)
 #[inline(never)]
 pub(super) fn poll_turn(
     slot: &Slot,
@@ -186,7 +187,6 @@ pub(super) fn poll_turn(
     number: &mut u32,
     cx: &mut Context<'_>,
 ) -> Poll<io::Error> {
-    debug_assert!(!slot.descriptor().by_readiness());
     if state.is_turn_of(*number) {
         if let Some(e) = state.take_failure() {
             let left = state.leave_again(&mut Some(number));
