@@ -203,10 +203,9 @@ async fn copied<F: Family>(
     to: &StreamSocket<F>,
 ) -> io::Result<u64> {
     let mut sent = 0;
-    let size = len.min(BUFFER) as usize;
-    let mut buf = vec![0; size];
+    let mut buf = vec![0; len.min(BUFFER) as usize];
     while sent < len {
-        buf.resize(size.min((len - sent) as usize), 0);
+        buf.resize((len - sent).min(BUFFER) as usize, 0);
         let (n, back) = file.read_at(buf, offset.saturating_add(sent)).await;
         buf = back;
         let n = n?;

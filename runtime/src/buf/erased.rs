@@ -83,6 +83,31 @@ impl Erased {
         }
     }
 
+    /// The value.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a `T`.
+    pub(super) fn value_mut<T: 'static>(&mut self) -> &mut T {
+        self.assert_is::<T>();
+        let place = self.storage.as_mut_ptr();
+        if fits::<T>() {
+            // SAFETY: the value was written here by `new`, and is not taken.
+            unsafe { &mut *place.cast::<T>() }
+        } else {
+            // SAFETY: `new` stored the pointer of a box, which is ours.
+            unsafe { &mut **place.cast::<*mut T>() }
+        }
+    }
+
+    #[inline]
+    fn assert_is<T: 'static>(&self) {
+        assert!(
+            (self.kind.id)() == TypeId::of::<T>(),
+            "a lent buffer was asked back as another type"
+        );
+    }
+
     /// Gives the value back.
     ///
     /// # Panics
@@ -90,10 +115,7 @@ impl Erased {
     /// If it is not a `T`.
     #[inline]
     pub(super) fn into_inner<T: 'static>(self) -> T {
-        assert!(
-            (self.kind.id)() == TypeId::of::<T>(),
-            "a lent buffer was asked back as another type"
-        );
+        self.assert_is::<T>();
         let mut this = ManuallyDrop::new(self);
         // SAFETY: the type was just checked; `this` is not dropped.
         unsafe { take::<T>(&mut this.storage) }

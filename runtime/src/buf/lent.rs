@@ -128,11 +128,12 @@ unsafe impl Sync for LentMut {}
 impl LentMut {
     /// Takes `buf` over; its bytes can be written until the value is given
     /// back.
-    pub fn new<B: IoBufMut>(mut buf: B) -> LentMut {
-        let bytes = buf.bytes_mut();
-        // By the contract of `IoBufMut` the move leaves the pointer valid.
+    pub fn new<B: IoBufMut>(buf: B) -> LentMut {
+        let mut owner = Erased::new(buf);
+        // Where it stays: to move a box is to say that nobody else writes to it.
+        let bytes = owner.value_mut::<B>().bytes_mut();
+        // By the contract of `IoBufMut` the pointer stays valid.
         let (ptr, len) = (bytes.as_mut_ptr(), bytes.len());
-        let owner = Erased::new(buf);
         LentMut { ptr, len, owner }
     }
 
