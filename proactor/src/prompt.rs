@@ -35,7 +35,8 @@ use crate::table::Key;
 
 /// The sends that are not settled.
 pub(crate) struct Prompt {
-    /// No more than there is room for. With how much each sends; `None`: it goes on as an operation, or failed.
+    /// With how much each sends; `None`: it goes on as an operation, or failed.
+    /// No more than there is room for from the beginning.
     sends: Vec<Option<(InFlight, usize)>>,
     /// Somebody waits for one.
     hurry: bool,
