@@ -77,7 +77,7 @@ impl Builder {
     }
 
     /// How many workers there are, the thread in `block_on` counted in: 1 to
-    /// 65,535, and what is beyond counts as the nearest.
+    /// 32,767, and what is beyond counts as the nearest.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.runtime = self.runtime.workers(workers);
         self

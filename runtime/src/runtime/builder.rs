@@ -76,7 +76,7 @@ impl Builder {
     }
 
     /// How many workers there are, the thread in `block_on` counted in: 1 to
-    /// 65,535, and what is beyond counts as the nearest.
+    /// 32,767, and what is beyond counts as the nearest.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers.clamp(1, usize::from(LAST_WORKER) + 1));
         self
