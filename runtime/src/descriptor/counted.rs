@@ -56,14 +56,14 @@ impl DescriptorRef {
     /// One more reference.
     #[inline]
     pub fn to(descriptor: &Descriptor) -> DescriptorRef {
-        let reference = ManuallyDrop::new(DescriptorRef::uncounted(descriptor));
+        let reference = ManuallyDrop::new(DescriptorRef::uncounted(descriptor.into()));
         (*reference).clone()
     }
 
     /// Not to be dropped.
     #[inline]
-    fn uncounted(descriptor: &Descriptor) -> DescriptorRef {
-        let address = ptr::from_ref(descriptor).addr() - offset_of!(Block, descriptor);
+    fn uncounted(descriptor: NonNull<Descriptor>) -> DescriptorRef {
+        let address = descriptor.addr().get() - offset_of!(Block, descriptor);
         // SAFETY: less than an address by what is before it.
         DescriptorRef(unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) })
     }
@@ -74,14 +74,15 @@ impl DescriptorRef {
         unsafe { &(*self.0.as_ptr()).counts }
     }
 
-    /// Gives up a reference that was forgotten.
+    /// Gives up a reference that was forgotten. By pointer: a reference in an
+    /// argument would have to stay valid up to the return.
     ///
     /// # Safety
     ///
-    /// Once for each that was; afterwards `descriptor` is used by those who have
-    /// another one.
+    /// Once for each that was; afterwards the descriptor is used by those who
+    /// have another one.
     #[inline]
-    pub(crate) unsafe fn release(descriptor: &Descriptor) {
+    pub(crate) unsafe fn release(descriptor: NonNull<Descriptor>) {
         // Counted, says the caller.
         drop(DescriptorRef::uncounted(descriptor));
     }

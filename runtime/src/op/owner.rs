@@ -238,7 +238,7 @@ impl Drop for SlotRef {
         } else {
             // SAFETY: by rule 1 one reference to the descriptor is ours, and is
             // given up here.
-            unsafe { DescriptorRef::release(descriptor(slot)) };
+            unsafe { DescriptorRef::release(descriptor(slot).into()) };
         }
     }
 }
