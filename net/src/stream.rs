@@ -266,7 +266,7 @@ impl<F: Family> StreamSocket<F> {
     /// What both send has no order, and the end of the direction cuts off what
     /// the other has [fed](StreamSocket::feed): flush first.
     ///
-    /// Tasks can share a connection by `&`, an [`Arc`], or
+    /// Tasks can share a connection by `&`, an [`Arc`](std::sync::Arc), or
     /// [`into_split`](StreamSocket::into_split), which take no descriptor and
     /// have one order for all. One of the two that is dropped on another
     /// thread, or outside of `block_on`, is closed when the worker gets to it.
