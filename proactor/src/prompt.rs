@@ -18,7 +18,7 @@
 //!    kernel has no memory to keep back is lost, as any other is then.)
 //! 3. Until it is settled a send is in flight: nothing of it is freed. One that
 //!    fell short goes on as an ordinary operation; its slot is taken meanwhile,
-//!    so that nothing overtakes it.
+//!    so that nothing overtakes it. When the driver shuts down it ends.
 //! 4. A worker may sleep with sends that are not settled, for as long as nobody
 //!    waits for their end. Who does, or gives one up, hurries the driver: then
 //!    the enter that takes them does not sleep.
@@ -104,8 +104,10 @@ impl Proactor {
         let Some((op, _)) = self.prompt.sends.get_mut(index).and_then(Option::take) else {
             return self.is_strange();
         };
+        // At the end nobody fills the submission queue any more, should it be full.
+        let goes_on = !self.closed && !op.is_abandoned();
         match -result {
-            ..=0 | libc::EAGAIN | libc::EINTR if !op.is_abandoned() => {
+            ..=0 | libc::EAGAIN | libc::EINTR if goes_on => {
                 let made = |key| (Operation::new(op, key, |_| false), ());
                 let (key, ()) = self.table.insert_with(made);
                 self.send_on(key, 0, result.max(0) as usize);

@@ -259,6 +259,30 @@ fn the_end_of_the_runtime_settles_what_is_fed() {
     assert_eq!(&got, b"abc");
 }
 
+/// The kernel refuses them before the end, and at the end the submission queue
+/// has no room for what goes on.
+#[test]
+fn what_falls_short_at_the_end_of_the_runtime_ends() {
+    use Fault::*;
+    let long = pattern(300_000);
+    for turns in 0..50 {
+        Plan::of(&[(Full, 8), (Again, 2), (Busy, 2), (Short, 2)]).next();
+        let (f, buffers) = (Fixture::new(Config::default()), Buffers::default());
+        let pairs: Vec<_> = (0..20).map(|_| f.pair()).collect();
+        // By then the faults are others.
+        f.turn(turns);
+        f.runtime.block_on(async {
+            for (port, _) in &pairs {
+                port.feed(buffers.of(&long)).await.unwrap();
+            }
+        });
+        let Fixture { runtime, seen, .. } = f;
+        drop(runtime);
+        assert_eq!(seen.lock().unwrap().leaked, Some(0), "{turns}");
+        assert_eq!(buffers.gone(), 20);
+    }
+}
+
 /// On a kernel that takes some, takes none, has no room, and shows what failed
 /// late: then nothing may pass for sent that was not.
 #[test]
