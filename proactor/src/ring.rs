@@ -71,6 +71,11 @@ impl Ring {
             prompt: false,
         };
         ring.prompt = prompt_sends_work(&mut ring);
+        if ring.queued() > 0 {
+            // Of a trial that was refused: its descriptors are somebody else's
+            // soon.
+            ring.uring = negotiate(config)?;
+        }
         Ok(ring)
     }
 

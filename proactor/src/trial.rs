@@ -16,7 +16,7 @@ use io_uring::types::Fd;
 use isochrome_runtime::buf::Lent;
 
 use crate::operation::prompt_entry;
-use crate::ring::Ring;
+use crate::ring::{Entered, Ring};
 use crate::table::Key;
 
 /// More than a local socket commonly has room for.
@@ -33,7 +33,7 @@ pub(crate) fn prompt_sends_work(ring: &mut Ring) -> bool {
     }
     match trial(ring) {
         Ok(answer) => *ANSWER.get_or_init(|| answer),
-        // Without descriptors, or where nothing may be entered.
+        // Without descriptors or memory, or where nothing may be entered.
         Err(_) => false,
     }
 }
@@ -75,7 +75,9 @@ fn send(ring: &mut Ring, to: &UnixStream, data: &Lent) -> io::Result<Option<i32>
     if !unsafe { ring.push(&entry) } {
         return Err(ErrorKind::Other.into());
     }
-    let _ = ring.submit()?;
+    if ring.submit()? == Entered::Busy {
+        return Err(ErrorKind::WouldBlock.into());
+    }
     let mut answers = [MaybeUninit::uninit()];
     Ok(ring.pop(&mut answers).first().map(|answer| answer.result()))
 }
