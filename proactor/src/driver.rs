@@ -441,7 +441,9 @@ unsafe impl Driver for Proactor {
             operation.op.leak();
             leaked += 1;
         }
-        std::mem::forget(std::mem::take(&mut self.apart));
+        // What is left is of those.
+        let apart = std::mem::take(&mut self.apart);
+        apart.into_values().for_each(std::mem::forget);
         for op in self.prompt.drain() {
             op.leak();
             leaked += 1;
