@@ -428,16 +428,6 @@ fn send_entry(fd: Fd, data: &Lent, from: usize, all: bool, key: Key) -> squeue::
         .user_data(key.raw())
 }
 
-/// The entry of a send as rule 1 in `prompt` has it.
-#[inline]
-pub(crate) fn prompt_entry(fd: Fd, data: &Lent, key: Key) -> squeue::Entry {
-    opcode::Send::new(fd, data.as_ptr(), data.len() as u32)
-        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(key.raw())
-}
-
 fn entry(fd: Fd, op: &mut Op, receive: Receive<'_>, key: Key) -> squeue::Entry {
     let entry = match op {
         Op::Accept => opcode::AcceptMulti::new(fd)

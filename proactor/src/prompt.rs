@@ -26,11 +26,13 @@
 use std::io;
 
 use io_uring::types::Fd;
+use io_uring::{opcode, squeue};
+use isochrome_runtime::buf::Lent;
 use isochrome_runtime::op::{InFlight, Op};
 
 use crate::Proactor;
 use crate::driver::canceled;
-use crate::operation::{MOST, Operation, prompt_entry};
+use crate::operation::{MOST, Operation};
 use crate::table::Key;
 
 /// The sends that are not settled.
@@ -68,6 +70,16 @@ impl Prompt {
         self.hurry = false;
         self.sends.drain(..).flatten().map(|(op, _)| op)
     }
+}
+
+/// The entry of such a send (rule 1).
+#[inline]
+pub(crate) fn prompt_entry(fd: Fd, data: &Lent, key: Key) -> squeue::Entry {
+    opcode::Send::new(fd, data.as_ptr(), data.len() as u32)
+        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(key.raw())
 }
 
 impl Proactor {

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use io_uring::types::Fd;
 use isochrome_runtime::buf::Lent;
 
-use crate::operation::prompt_entry;
+use crate::prompt::prompt_entry;
 use crate::ring::{Entered, Ring};
 use crate::table::Key;
 

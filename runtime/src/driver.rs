@@ -47,7 +47,7 @@ use crate::op::InFlight;
 /// # use std::{io, sync::Arc, time::Duration};
 /// # use isochrome_runtime::driver::{Driver, Unpark};
 /// # use isochrome_runtime::op::InFlight;
-/// struct Mine;
+/// struct Mine(Arc<dyn Unpark>);
 ///
 /// impl Driver for Mine {
 ///     // ...
@@ -56,7 +56,7 @@ use crate::op::InFlight;
 /// #   fn submit(&mut self, op: InFlight) -> Result<(), InFlight> { Err(op) }
 /// #   fn cancel(&mut self, _: u64) {}
 /// #   fn park(&mut self, _: Option<Duration>) -> io::Result<()> { Ok(()) }
-/// #   fn unparker(&self) -> Arc<dyn Unpark> { unimplemented!() }
+/// #   fn unparker(&self) -> Arc<dyn Unpark> { self.0.clone() }
 /// #   fn shutdown(&mut self, _: Duration) -> usize { 0 }
 /// }
 /// ```
